@@ -1,0 +1,159 @@
+//! What a source is: partitions of records at positions, read epoch by epoch, resumable from any position.
+//!
+//! ```text
+//! Source ── open(worker, workers, positions) ──▶ Reader ── read(epoch) ──▶ RawRecord … , [Chunk]
+//! ```
+//! A [`Source`] is shared by all workers of a process; each worker opens its own [`Reader`]. For every epoch each reader
+//! yields its share as *chunks*. The chunks of one partition in one epoch are consecutive ranges of that partition,
+//! numbered from 0; together with the epoch they order the partition's records without comparing offsets. A partition
+//! read by one worker has one chunk an epoch (chunk 0); a plain file read by `n` workers has `n`, chunk `i` read by worker `i`.
+
+use std::{collections::BTreeMap, io, path::PathBuf};
+
+use whisperer_schemas::{Epoch, Micros, PartitionId, Position};
+
+/// The next offset to read of each partition; a partition that is not named starts at its beginning.
+pub type Positions = BTreeMap<PartitionId, u64>;
+
+/// How much a bounded source puts into one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EpochSize {
+    /// About so many bytes of each partition, so that several workers can share one file.
+    Bytes(u64),
+    /// Exactly so many records of each partition; each partition is then read by one worker.
+    Records(u64),
+}
+
+/// One record as it stands in the source.
+#[derive(Clone, Copy, Debug)]
+pub struct RawRecord<'a> {
+    /// The partition and the offset in it.
+    pub position: Position,
+    /// The chunk that it belongs to.
+    pub chunk: u32,
+    /// When the source took it in, where the source itself knows (a log's record timestamp).
+    pub ingest_time: Option<Micros>,
+    /// Its content.
+    pub payload: Payload<'a>,
+}
+
+/// The content of a record.
+#[derive(Clone, Copy, Debug)]
+pub enum Payload<'a> {
+    /// One JSON text.
+    Json(&'a [u8]),
+    /// A row of a CSV file: the names of its header, and its cells. `raw` is the row as it came.
+    Csv {
+        /// Column names.
+        header: &'a csv::ByteRecord,
+        /// Cells.
+        cells: &'a csv::ByteRecord,
+        /// The row as it stands in the file.
+        raw: &'a [u8],
+    },
+    /// A record longer than the limit: its first bytes, and how long it was.
+    TooLarge {
+        /// The first `event_bytes_max` bytes.
+        head: &'a [u8],
+        /// Its whole length in bytes.
+        bytes: u64,
+    },
+}
+
+/// What a reader covered of one partition in one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The chunk, from 0.
+    pub chunk: u32,
+    /// Where the next chunk begins; what a checkpoint after this epoch would store.
+    pub next_offset: u64,
+    /// True where the partition has no more records, now or later.
+    pub ended: bool,
+}
+
+/// A place that events come from, shared by the workers of a process.
+pub trait Source: Send + Sync {
+    /// How many partitions there are; they are numbered from 0.
+    fn partitions(&self) -> u32;
+
+    /// Total bytes or records of a bounded source, for progress; none where it is not known.
+    fn size(&self) -> Option<Size>;
+
+    /// A reader of worker `worker`'s share of `workers`, from `positions` on.
+    ///
+    /// # Errors
+    /// Where an input cannot be opened or a position does not exist.
+    fn open(&self, worker: usize, workers: usize, positions: &Positions) -> Result<Box<dyn Reader>, SourceError>;
+}
+
+/// How large a bounded source is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// In units of offsets that are bytes.
+    Bytes(u64),
+    /// In records.
+    Records(u64),
+}
+
+/// One worker's view of a source.
+pub trait Reader {
+    /// Reads this worker's share of the next epoch: hands every record to `each`, chunk by chunk and in the order of offsets inside a
+    /// chunk, and appends to `chunks` what was covered, also where a chunk holds no record. A partition that this worker does not
+    /// read is not mentioned. Every partition ends exactly once: the epoch in which all of its chunks say `ended` is its last, and
+    /// all chunks of one partition and epoch say the same.
+    ///
+    /// Returns false when this worker has nothing more to read, ever.
+    ///
+    /// # Errors
+    /// Where the input cannot be read further.
+    fn read(
+        &mut self,
+        epoch: Epoch,
+        each: &mut dyn FnMut(RawRecord<'_>),
+        chunks: &mut Vec<Chunk>,
+    ) -> Result<bool, SourceError>;
+}
+
+/// Why a source cannot be opened or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SourceError {
+    /// A file cannot be opened or read.
+    #[error("cannot read \"{path}\"")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// A path or pattern names no file.
+    #[error("\"{pattern}\" names no file")]
+    NoFile {
+        /// The path or pattern as given.
+        pattern: String,
+    },
+    /// A pattern cannot be understood.
+    #[error("\"{pattern}\" is not a pattern: {detail}")]
+    Pattern {
+        /// The pattern as given.
+        pattern: String,
+        /// What is wrong with it.
+        detail: String,
+    },
+    /// A position that the source does not have.
+    #[error("partition {partition} has no offset {offset}: {detail}")]
+    NoSuchOffset {
+        /// The partition.
+        partition: PartitionId,
+        /// The offset asked for.
+        offset: u64,
+        /// Why.
+        detail: String,
+    },
+    /// The settings contradict one another.
+    #[error("{0}")]
+    Settings(String),
+}

@@ -1,0 +1,158 @@
+//! The command line: one binary, a verb for everything. Data goes to stdout, everything else to stderr.
+
+mod check;
+mod explain;
+mod generate;
+mod plan;
+mod run;
+mod summary;
+mod terminal;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand, ValueEnum};
+use whisperer_connectors::{Source, SourceError, file::FileSource, generator::GeneratorSource};
+use whisperer_operators::job::CompiledJob;
+
+use whisperer_sinks::SinkError;
+
+use crate::{
+    job_file::{self, JobFile, JobFileErrors, Overrides, SourceSettings},
+    runtime::RunError,
+};
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Exit {
+    /// All was done.
+    Done = 0,
+    /// Something failed on the way.
+    Failed = 1,
+    /// The arguments or the job are wrong.
+    Invalid = 2,
+}
+
+/// Incremental stream processing for customer behaviour.
+#[derive(Debug, Parser)]
+#[command(name = "whisperer", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run a job to the end of its input.
+    Run(run::Arguments),
+    /// Validate a job: all its mistakes, each with file, line, column and the nearest name.
+    Check(check::Arguments),
+    /// Show the compiled dataflow: operators, exchanges, timers, state per user.
+    Plan(plan::Arguments),
+    /// Write synthetic users' events as NDJSON.
+    Generate(generate::Arguments),
+    /// Explain a user: profile, scores and what made them, timers, decisions so far.
+    Explain(explain::Arguments),
+}
+
+/// A form of output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+    Mermaid,
+}
+
+/// Why a verb did not do what was asked.
+#[derive(Debug)]
+enum Failure {
+    /// The job is wrong.
+    Job(JobFileErrors),
+    /// Anything else; the exit code says whose fault it is.
+    Other(Exit, anyhow::Error),
+}
+
+impl From<JobFileErrors> for Failure {
+    fn from(errors: JobFileErrors) -> Self {
+        Failure::Job(errors)
+    }
+}
+
+impl From<SourceError> for Failure {
+    fn from(error: SourceError) -> Self {
+        Failure::Other(Exit::Invalid, error.into())
+    }
+}
+
+impl From<SinkError> for Failure {
+    fn from(error: SinkError) -> Self {
+        Failure::Other(Exit::Failed, error.into())
+    }
+}
+
+impl From<RunError> for Failure {
+    fn from(error: RunError) -> Self {
+        Failure::Other(Exit::Failed, error.into())
+    }
+}
+
+/// Parses the arguments of this process and does what they say.
+#[must_use]
+pub fn main() -> ExitCode {
+    abort_on_panic();
+    terminal::start_logging();
+    let arguments = Arguments::parse();
+    let done = match &arguments.verb {
+        Verb::Run(arguments) => run::run(arguments),
+        Verb::Check(arguments) => check::run(arguments),
+        Verb::Plan(arguments) => plan::run(arguments),
+        Verb::Generate(arguments) => generate::run(arguments),
+        Verb::Explain(arguments) => explain::run(arguments),
+    };
+    let exit = match done {
+        Ok(()) => Exit::Done,
+        Err(Failure::Job(errors)) => {
+            eprint!("{}", if terminal::coloured() { errors.render_styled() } else { errors.render() });
+            Exit::Invalid
+        }
+        Err(Failure::Other(exit, error)) => {
+            eprintln!("error: {}", chain(&error));
+            exit
+        }
+    };
+    ExitCode::from(exit as u8)
+}
+
+/// A worker thread that panics would leave the others waiting for it for ever.
+fn abort_on_panic() {
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
+}
+
+/// An error and what it came from, on one line.
+fn chain(error: &anyhow::Error) -> String {
+    let parts: Vec<String> = error.chain().map(ToString::to_string).collect();
+    parts.join(": ")
+}
+
+/// Reads and compiles a job.
+fn load(path: &std::path::Path, overrides: &Overrides) -> Result<(JobFile, CompiledJob), JobFileErrors> {
+    job_file::load_with(path, overrides, CompiledJob::new)
+}
+
+/// Opens the source of a job.
+fn open_source(settings: &SourceSettings) -> Result<std::sync::Arc<dyn Source>, SourceError> {
+    Ok(match settings {
+        SourceSettings::File(options) => std::sync::Arc::new(FileSource::new(options.clone())?),
+        SourceSettings::Generator(options) => std::sync::Arc::new(GeneratorSource::new(options.clone())?),
+    })
+}
+
+/// The job file that a verb is about.
+#[derive(Debug, clap::Args)]
+struct JobArgument {
+    /// The job file.
+    job: PathBuf,
+}

@@ -1,0 +1,115 @@
+//! `whisperer run`: runs a job to the end of its input.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+
+use whisperer_operators::job::CompiledJob;
+use whisperer_sinks::{Existing, Lake, LakeOptions, RunId, SinkError};
+
+use crate::{
+    job_file::{JobFile, Overrides, SinkSettings},
+    runtime::{Outputs, Progress, Run, RunReport},
+};
+
+use super::{Failure, JobArgument, load, open_source, summary, terminal::Watch};
+
+/// Arguments of `run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    job: JobArgument,
+    /// Worker threads.
+    #[arg(long, short, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Read these files instead of the job's source: a file, a folder or a glob.
+    #[arg(long, value_name = "PATH")]
+    input: Option<String>,
+    /// Write all tables and decision files into this folder.
+    #[arg(long, value_name = "DIR")]
+    output: Option<PathBuf>,
+    /// Events that the generator writes.
+    #[arg(long)]
+    events: Option<u64>,
+    /// Users that the generator has.
+    #[arg(long)]
+    users: Option<u64>,
+    /// Refuse to run where an earlier run of the job has left its output, instead of replacing it.
+    #[arg(long)]
+    keep: bool,
+    /// Let the system choose the cores of the workers.
+    #[arg(long)]
+    no_pin: bool,
+    /// Print the closing summary as JSON on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+    let overrides = Overrides {
+        events: arguments.events,
+        users: arguments.users,
+        input: arguments.input.clone(),
+        output: arguments.output.clone(),
+    };
+    let (file, job) = load(&arguments.job.job, &overrides)?;
+    let fingerprint = file.spec.fingerprint();
+    let job = Arc::new(job);
+    let source = open_source(&file.source)?;
+    let run_id = run_id()?;
+    let existing = if arguments.keep { Existing::Refuse } else { Existing::Replace };
+    let outputs = open_outputs(&file, &job, &run_id, existing)?;
+    let progress = Arc::new(Progress::default());
+    let watch = Watch::start(progress.clone(), source.size());
+    let run = Run {
+        job: job.clone(),
+        source,
+        format: file.format.clone(),
+        outputs,
+        workers: usize::from(arguments.workers),
+        pin: !arguments.no_pin,
+        progress,
+    };
+    let (report, outputs) = run.execute()?;
+    drop(watch);
+    let manifests = outputs.finish(&report.manifest(run_id.as_str(), &job, &fingerprint))?;
+    show(arguments, &job, &report, &manifests);
+    Ok(())
+}
+
+fn show(arguments: &Arguments, job: &CompiledJob, report: &RunReport, manifests: &[PathBuf]) {
+    if arguments.json {
+        println!("{}", summary::json(job, report));
+        return;
+    }
+    eprint!("{}", summary::table(job, report));
+    for manifest in manifests {
+        eprintln!("manifest: {}", manifest.display());
+    }
+}
+
+fn open_outputs(file: &JobFile, job: &CompiledJob, run: &RunId, existing: Existing) -> Result<Outputs, SinkError> {
+    let roots: BTreeSet<&PathBuf> = file
+        .sinks
+        .iter()
+        .filter_map(|sink| match sink {
+            SinkSettings::Parquet { path, .. } => Some(path),
+            SinkSettings::File { .. } | SinkSettings::Stdout => None,
+        })
+        .collect();
+    let open = |root: &PathBuf| {
+        Lake::open(LakeOptions {
+            root: root.clone(),
+            job: job.name.clone(),
+            job_version: job.version,
+            run: run.clone(),
+            existing,
+        })
+    };
+    let lakes = roots.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    Ok(Outputs::new(file.sinks.clone(), lakes, existing))
+}
+
+/// A name for this run: when it started, and which process it is.
+fn run_id() -> Result<RunId, SinkError> {
+    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
+    RunId::new(format!("{now}-{}", std::process::id()))
+}

@@ -1,0 +1,161 @@
+//! The shape of a job file: every section, its keys, and the keys that a later version will know.
+//!
+//! A test holds `config/default.toml` against [`ALL`], so that a key cannot be added without its line there.
+
+use whisperer_schemas::{
+    Micros,
+    time::{HOUR, MINUTE, SECOND},
+};
+
+/// The keys of a section.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// How the section is called in messages.
+    pub title: &'static str,
+    /// Its keys.
+    pub keys: &'static [&'static str],
+    /// Keys that the design knows and this version does not.
+    pub later: &'static [&'static str],
+}
+
+impl Shape {
+    /// True where the author chooses the keys.
+    pub(super) fn is_open(&self) -> bool {
+        self.keys.is_empty()
+    }
+}
+
+pub(super) const ROOT: Shape = Shape {
+    title: "the job file",
+    keys: &["job", "source", "epoch", "dedup", "snapshot", "feature", "score", "stage", "trigger", "sink"],
+    later: &["policy", "view", "retention", "checkpoint", "state", "delivery", "identity", "metrics"],
+};
+
+pub(super) const JOB: Shape = Shape {
+    title: "[job]",
+    keys: &["name", "version", "entity", "decay_days", "distinct_max"],
+    later: &["deliver_from", "expires_after"],
+};
+
+/// The keys of every connector; which of them belong to which is in [`FILE_KEYS`] and [`GENERATOR_KEYS`].
+pub(super) const SOURCE: Shape = Shape {
+    title: "[source]",
+    keys: &[
+        "connector",
+        "format",
+        "map",
+        "ids",
+        "event_types",
+        "event_bytes_max",
+        "future_max",
+        "out_of_orderness",
+        "path",
+        "partitioned",
+        "seed",
+        "users",
+        "events",
+        "partitions",
+        "start",
+        "span",
+        "zipf",
+        "duplicates",
+        "disorder",
+        "late",
+        "malformed",
+    ],
+    later: &[
+        "brokers",
+        "topic",
+        "group",
+        "idle_timeout_ms",
+        "log_epochs",
+        "allow_repartition",
+        "listen",
+        "schema_registry",
+    ],
+};
+
+/// Keys of `[source]` for `connector = "file"` only.
+pub(super) const FILE_KEYS: &[&str] = &["path", "partitioned"];
+
+/// Keys of `[source]` for `connector = "generator"` only.
+pub(super) const GENERATOR_KEYS: &[&str] =
+    &["seed", "users", "events", "partitions", "start", "span", "zipf", "duplicates", "disorder", "late", "malformed"];
+
+pub(super) const MAP: Shape = Shape {
+    title: "[source.map]",
+    keys: &["event_id", "app_id", "user_id", "session_id", "event_type", "timestamp", "properties"],
+    later: &["context", "metadata"],
+};
+
+/// `[source.map] properties`, by the property's name.
+pub(super) const MAP_PROPERTIES: Shape = Shape { title: "[source.map.properties]", keys: &[], later: &[] };
+
+pub(super) const MEMBER: Shape = Shape {
+    title: "a field of [source.map]",
+    keys: &["field", "value", "rename", "otherwise", "format", "unit", "zone"],
+    later: &[],
+};
+
+/// `rename`, by the value to be replaced.
+pub(super) const RENAME: Shape = Shape { title: "\"rename\"", keys: &[], later: &[] };
+
+pub(super) const EPOCH: Shape = Shape { title: "[epoch]", keys: &["bytes", "records", "interval_ms"], later: &[] };
+
+pub(super) const DEDUP: Shape = Shape { title: "[dedup]", keys: &["horizon"], later: &[] };
+
+pub(super) const SNAPSHOT: Shape = Shape { title: "[snapshot]", keys: &["every", "full_every"], later: &[] };
+
+pub(super) const FEATURE: Shape = Shape {
+    title: "[[feature]]",
+    keys: &["name", "aggregate", "of", "where", "window", "divide_by", "half_life", "gap", "type", "unit"],
+    later: &[],
+};
+
+pub(super) const SCORE: Shape =
+    Shape { title: "[[score]]", keys: &["name", "expr", "model", "levels"], later: &["calibration"] };
+
+/// `levels`, by the level's name.
+pub(super) const LEVELS: Shape = Shape { title: "\"levels\"", keys: &[], later: &[] };
+
+pub(super) const STAGE: Shape = Shape { title: "[[stage]]", keys: &["name", "when"], later: &[] };
+
+pub(super) const TRIGGER: Shape =
+    Shape { title: "[[trigger]]", keys: &["name", "when", "rearm", "cooldown", "priority", "action"], later: &[] };
+
+pub(super) const SINK: Shape = Shape {
+    title: "[[sink]]",
+    keys: &["connector", "table", "path", "commit_interval"],
+    later: &["brokers", "topic", "mode", "url"],
+};
+
+pub(super) const MODEL: Shape = Shape { title: "the model file", keys: &["intercept", "feature"], later: &[] };
+
+pub(super) const TERM: Shape =
+    Shape { title: "[[feature]]", keys: &["name", "weight", "transform", "null", "reference"], later: &[] };
+
+/// `transform`, where it is a table.
+pub(super) const TRANSFORM: Shape =
+    Shape { title: "\"transform\"", keys: &["standard", "clip", "one_hot"], later: &[] };
+
+pub(super) const STANDARD: Shape = Shape { title: "\"standard\"", keys: &["mean", "sd"], later: &[] };
+
+pub(super) const CLIP: Shape = Shape { title: "\"clip\"", keys: &["min", "max"], later: &[] };
+
+/// Every shape of a job file with keys of its own.
+#[cfg(test)]
+pub(super) const ALL: &[&Shape] =
+    &[&ROOT, &JOB, &SOURCE, &MAP, &MEMBER, &EPOCH, &DEDUP, &SNAPSHOT, &FEATURE, &SCORE, &STAGE, &TRIGGER, &SINK];
+
+/// `[epoch] bytes`: enough that the cost of an epoch vanishes, little enough that an epoch in flight costs no memory to speak of.
+pub(super) const EPOCH_BYTES: u64 = 4 << 20;
+/// `[epoch] interval_ms`
+pub(super) const EPOCH_INTERVAL_MS: u64 = 10;
+/// `[source] event_bytes_max`
+pub(super) const EVENT_BYTES_MAX: u64 = 1 << 20;
+/// `[source] future_max`
+pub(super) const FUTURE_MAX: Micros = HOUR;
+/// Event times further ahead of their ingest time are clamped to it; SEMANTICS fixes it.
+pub(super) const CLAMP_AFTER: Micros = 5 * SECOND;
+/// `[[sink]] commit_interval`
+pub(super) const COMMIT_INTERVAL: Micros = MINUTE;

@@ -1,0 +1,251 @@
+//! Features: what the cells of a key say as of an instant.
+//!
+//! Panes are combined from oldest to newest, always anew: a running total would round differently after a recovery.
+
+use whisperer_schemas::time::{DAY, MINUTE, Micros};
+
+use crate::{
+    cells::{Slot, count_of, decay_factor, pane_of},
+    spec::days,
+    window::Window,
+};
+
+/// How a feature's value is read from its slots; numbers are indexes of slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of the aggregates")]
+pub enum Read {
+    Count {
+        slot: usize,
+    },
+    Rate {
+        slot: usize,
+    },
+    Sum {
+        slot: usize,
+    },
+    Mean {
+        sum: usize,
+        count: usize,
+    },
+    /// The least of the panes' values.
+    Min {
+        slot: usize,
+    },
+    /// The greatest of the panes' values.
+    Max {
+        slot: usize,
+    },
+    Last {
+        slot: usize,
+    },
+    First {
+        slot: usize,
+    },
+    Distinct {
+        slot: usize,
+    },
+    Recency {
+        slot: usize,
+    },
+    Streak {
+        slot: usize,
+    },
+    Ewma {
+        slot: usize,
+        half_life: Micros,
+        weighted: bool,
+    },
+    Trend {
+        slot: usize,
+        counts: bool,
+    },
+    Sessions {
+        slot: usize,
+    },
+    SessionMinutes {
+        slot: usize,
+    },
+}
+
+/// A compiled feature.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Feature {
+    /// Its name.
+    pub name: String,
+    /// Where its value comes from.
+    pub read: Read,
+    /// The window; none is lifetime.
+    pub window: Option<Window>,
+    /// What the value is divided by.
+    pub divide_by: Option<f64>,
+    /// Whether its value is a text.
+    pub text: bool,
+}
+
+/// A feature's value: null is NaN, and a text is its number among the worker's texts.
+#[derive(Clone, Copy, Debug)]
+pub enum Reading {
+    /// A number or null.
+    Number(f64),
+    /// A text's number, if there is one.
+    Text(Option<u32>),
+}
+
+/// The cells of one key, with the place at which each slot's begin.
+#[derive(Clone, Copy, Debug)]
+pub struct CellsView<'a> {
+    /// All words.
+    pub words: &'a [u64],
+    /// As [`crate::cells::Cells::starts`] fills it.
+    pub starts: &'a [u32],
+    /// The job's slots.
+    pub slots: &'a [Slot],
+}
+
+impl<'a> CellsView<'a> {
+    /// A slot's cells, each as its words.
+    #[inline]
+    pub fn cells(&self, slot: usize) -> std::slice::ChunksExact<'a, u64> {
+        let range = self.starts[slot] as usize..self.starts[slot + 1] as usize;
+        self.words[range].chunks_exact(1 + self.slots[slot].kind.width())
+    }
+
+    /// A slot's cells inside a window as of `now`, oldest first.
+    #[inline]
+    pub fn within(
+        &self,
+        slot: usize,
+        window: Option<Window>,
+        now: Micros,
+    ) -> impl Iterator<Item = &'a [u64]> + use<'a> {
+        let oldest = window.map_or(i64::MIN, |window| window.oldest(window.pane_of(now)));
+        self.cells(slot).skip_while(move |cell| pane_of(cell[0]) < oldest)
+    }
+}
+
+impl Feature {
+    /// The value as of `now`, which is never before the key clock.
+    #[must_use]
+    pub fn read(&self, cells: CellsView<'_>, now: Micros) -> Reading {
+        if self.text {
+            return Reading::Text(self.text_value(cells, now).map(|number| number as u32));
+        }
+        let number = self.number(cells, now);
+        let divided = self.divide_by.map_or(number, |by| number / by);
+        Reading::Number(if divided.is_finite() { divided } else { f64::NAN })
+    }
+
+    /// Whether a value was refused that the window still holds.
+    #[must_use]
+    pub fn capped(&self, cells: CellsView<'_>, now: Micros) -> bool {
+        match self.read {
+            Read::Distinct { slot } => cells.within(slot + 1, self.window, now).next().is_some(),
+            _ => false,
+        }
+    }
+
+    fn number(&self, cells: CellsView<'_>, now: Micros) -> f64 {
+        let within = |slot| cells.within(slot, self.window, now);
+        let payloads = |slot| within(slot).map(|cell| f64::from_bits(cell[1]));
+        let count = |slot| within(slot).map(|cell| count_of(cell[0])).sum::<u64>() as f64;
+        match self.read {
+            Read::Count { slot } => count(slot),
+            Read::Rate { slot } => {
+                let window = self.window.expect("a rate has a window: checked when the job is compiled");
+                count(slot) / days(window.pane * window.panes)
+            }
+            Read::Sum { slot } => payloads(slot).fold(0.0, |sum, part| sum + part),
+            Read::Mean { sum, count: n } => payloads(sum).fold(0.0, |sum, part| sum + part) / count(n),
+            Read::Min { slot } => payloads(slot).fold(f64::NAN, f64::min),
+            Read::Max { slot } => payloads(slot).fold(f64::NAN, f64::max),
+            Read::Last { .. } | Read::First { .. } => self.extreme(cells, now).map_or(f64::NAN, f64::from_bits),
+            Read::Distinct { slot } => within(slot).count() as f64,
+            Read::Recency { slot } => within(slot).last().map_or(f64::NAN, |cell| days(now - cell[1] as Micros)),
+            Read::Streak { slot } => streak(within(slot).map(|cell| pane_of(cell[0])), now.div_euclid(DAY)),
+            Read::Ewma { slot, half_life, weighted } => ewma(within(slot), now, half_life, weighted),
+            Read::Trend { slot, counts } => {
+                let window = self.window.expect("a trend has a window: checked when the job is compiled");
+                trend(within(slot), window, now, counts)
+            }
+            Read::Sessions { slot } => within(slot).count() as f64,
+            Read::SessionMinutes { slot } => session_minutes(within(slot)),
+        }
+    }
+
+    fn text_value(&self, cells: CellsView<'_>, now: Micros) -> Option<u64> {
+        self.extreme(cells, now)
+    }
+
+    /// The value of the pane that `last` or `first` is in: panes are ordered, and hold their own extreme.
+    fn extreme(&self, cells: CellsView<'_>, now: Micros) -> Option<u64> {
+        match self.read {
+            Read::Last { slot } => cells.within(slot, self.window, now).last().map(|cell| cell[2]),
+            Read::First { slot } => cells.within(slot, self.window, now).next().map(|cell| cell[2]),
+            _ => None,
+        }
+    }
+}
+
+/// Consecutive days up to today, or up to yesterday where today has none. A day may come in several cells.
+fn streak(days: impl Iterator<Item = i64>, today: i64) -> f64 {
+    let mut length = 0_i64;
+    let mut newest = i64::MIN;
+    for day in days {
+        length = match day.checked_sub(newest) {
+            Some(0) => length,
+            Some(1) => length + 1,
+            _ => 1,
+        };
+        newest = day;
+    }
+    if newest >= today - 1 { length as f64 } else { 0.0 }
+}
+
+fn ewma<'a>(cells: impl Iterator<Item = &'a [u64]>, now: Micros, half_life: Micros, weighted: bool) -> f64 {
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for cell in cells {
+        let factor = decay_factor(now - cell[1] as Micros, half_life);
+        weight += f64::from_bits(cell[2]) * factor;
+        if weighted {
+            sum += f64::from_bits(cell[3]) * factor;
+        }
+    }
+    if weighted { sum / weight } else { weight }
+}
+
+/// Least-squares slope per day over all panes of the window, empty ones 0.
+///
+/// With x centred, `slope = Σ d·y / Σ d²`; empty panes add nothing above, and all panes below.
+fn trend<'a>(cells: impl Iterator<Item = &'a [u64]>, window: Window, now: Micros, counts: bool) -> f64 {
+    let oldest = window.oldest(window.pane_of(now));
+    let centre = (window.panes - 1) as f64 / 2.0;
+    let pane_days = days(window.pane);
+    let distance = |index: i64| (index as f64 - centre) * pane_days;
+    let mut above = 0.0;
+    let mut pane = (i64::MIN, 0.0);
+    for cell in cells {
+        let index = pane_of(cell[0]) - oldest;
+        let value = if counts { count_of(cell[0]) as f64 } else { f64::from_bits(cell[1]) };
+        // A count that overflowed its cell comes in several cells of one pane.
+        if pane.0 == index {
+            pane.1 += value;
+        } else {
+            above += distance(pane.0) * pane.1;
+            pane = (index, value);
+        }
+    }
+    if pane.0 != i64::MIN {
+        above += distance(pane.0) * pane.1;
+    }
+    let below = (0..window.panes).fold(0.0, |sum, index| sum + distance(index) * distance(index));
+    above / below
+}
+
+fn session_minutes<'a>(cells: impl Iterator<Item = &'a [u64]>) -> f64 {
+    let (mut count, mut length) = (0_u32, 0_i64);
+    for cell in cells {
+        count += 1;
+        length += cell[2] as Micros - cell[1] as Micros;
+    }
+    length as f64 / MINUTE as f64 / f64::from(count)
+}

@@ -1,0 +1,336 @@
+//! Features become lanes and slots; features that accumulate the same thing share a slot.
+
+use whisperer_schemas::time::{DAY, HOUR, MINUTE, Micros, format_duration};
+
+use crate::{
+    cells::{Slot, SlotKind},
+    features::{Feature, Read},
+    intake::{Intake, IntakeBuilder, LaneRequest, OfType, ValueKind},
+    spec::{Aggregate, FeatureSpec, JobError, JobSpec, Located, Span, ValueType},
+    window::{DAYS_MAX, Window, WindowError},
+};
+
+/// Longest gap between events of one session where the job does not say.
+const SESSION_GAP: Micros = 30 * MINUTE;
+
+/// The job's features, compiled.
+pub(crate) struct Features {
+    pub(crate) features: Vec<Feature>,
+    pub(crate) slots: Vec<Slot>,
+    pub(crate) lane_slots: Vec<Vec<usize>>,
+    pub(crate) intake: Intake,
+    /// For each feature, the slot whose cells are the panes with content.
+    pub(crate) content: Vec<usize>,
+}
+
+pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
+    let mut compiler = Compiler {
+        intake: IntakeBuilder::new(spec.entity, spec.event_types.clone()),
+        distinct_max: spec.distinct_max,
+        slots: Vec::new(),
+        features: Vec::new(),
+        content: Vec::new(),
+    };
+    for feature in &spec.features {
+        if let Err(found) = compiler.feature(feature) {
+            errors.extend(found);
+            // Keeps the numbering of features, so that the rest of the job can be checked too.
+            compiler.features.push(placeholder(feature));
+            compiler.content.push(0);
+        }
+    }
+    compiler.finish()
+}
+
+fn placeholder(spec: &FeatureSpec) -> Feature {
+    let text = matches!(spec.aggregate, Aggregate::Last | Aggregate::First);
+    let name = spec.name.value.clone();
+    Feature { name, read: Read::Count { slot: 0 }, window: None, divide_by: None, text }
+}
+
+struct Compiler {
+    intake: IntakeBuilder,
+    distinct_max: u32,
+    slots: Vec<Slot>,
+    features: Vec<Feature>,
+    content: Vec<usize>,
+}
+
+/// What a slot of a feature takes, besides its kind.
+#[derive(Clone, Copy)]
+struct Input {
+    lane: usize,
+    window: Option<Window>,
+    text: bool,
+}
+
+impl Compiler {
+    fn feature(&mut self, spec: &FeatureSpec) -> Result<(), Vec<JobError>> {
+        let mut errors = Vec::new();
+        check_settings(spec, &mut errors);
+        let window = window(spec).map_err(|error| errors.push(error)).unwrap_or_default();
+        let of = spec.of.as_ref().map(|of| (of, of_type(spec)));
+        let lane = self.intake.lane(&LaneRequest { filter: spec.filter.as_ref(), of });
+        let (lane, value) = match lane {
+            Ok(lane) if errors.is_empty() => lane,
+            Ok(_) => return Err(errors),
+            Err(found) => {
+                errors.extend(found);
+                return Err(errors);
+            }
+        };
+        let text = value == Some(ValueKind::Text);
+        let (read, content) = self.read(spec, Input { lane, window, text });
+        self.features.push(Feature { name: spec.name.value.clone(), read, window, divide_by: spec.divide_by, text });
+        self.content.push(content);
+        Ok(())
+    }
+
+    /// The slots of a feature: how it is read, and which slot's cells are the panes with content.
+    fn read(&mut self, spec: &FeatureSpec, input: Input) -> (Read, usize) {
+        let mut slot = |kind| self.slot(kind, input);
+        let simple = |slot, read: fn(usize) -> Read| (read(slot), slot);
+        match spec.aggregate {
+            Aggregate::Count => simple(slot(SlotKind::Count), |slot| Read::Count { slot }),
+            Aggregate::Rate => simple(slot(SlotKind::Count), |slot| Read::Rate { slot }),
+            Aggregate::Streak => simple(self.days(input), |slot| Read::Streak { slot }),
+            Aggregate::Sum => simple(slot(SlotKind::Sum), |slot| Read::Sum { slot }),
+            Aggregate::Min => simple(slot(SlotKind::Min), |slot| Read::Min { slot }),
+            Aggregate::Max => simple(slot(SlotKind::Max), |slot| Read::Max { slot }),
+            Aggregate::Last => simple(slot(SlotKind::Last), |slot| Read::Last { slot }),
+            Aggregate::First => simple(slot(SlotKind::First), |slot| Read::First { slot }),
+            Aggregate::Recency => simple(slot(SlotKind::Latest), |slot| Read::Recency { slot }),
+            Aggregate::Mean => {
+                let (sum, count) = (slot(SlotKind::Sum), slot(SlotKind::Count));
+                (Read::Mean { sum, count }, count)
+            }
+            Aggregate::Trend if spec.of.is_some() => {
+                simple(slot(SlotKind::Sum), |slot| Read::Trend { slot, counts: false })
+            }
+            Aggregate::Trend => simple(slot(SlotKind::Count), |slot| Read::Trend { slot, counts: true }),
+            Aggregate::Distinct => {
+                let content = slot(SlotKind::Count);
+                (Read::Distinct { slot: self.values(input) }, content)
+            }
+            Aggregate::Ewma => {
+                let half_life = spec.half_life.unwrap_or(DAY);
+                let weighted = spec.of.is_some();
+                let kind = if weighted { SlotKind::DecayOf { half_life } } else { SlotKind::Decay { half_life } };
+                let slot = slot(kind);
+                (Read::Ewma { slot, half_life, weighted }, slot)
+            }
+            Aggregate::Sessions | Aggregate::SessionMinutes => {
+                let slot = slot(SlotKind::Sessions { gap: spec.gap.unwrap_or(SESSION_GAP) });
+                let minutes = spec.aggregate == Aggregate::SessionMinutes;
+                (if minutes { Read::SessionMinutes { slot } } else { Read::Sessions { slot } }, slot)
+            }
+        }
+    }
+
+    /// The days with content, all of them where there is no window.
+    fn days(&mut self, input: Input) -> usize {
+        let panes = input.window.map_or(i64::MAX, |window| window.panes);
+        self.slot_of(SlotKind::Count, input, DAY, panes)
+    }
+
+    fn slot(&mut self, kind: SlotKind, input: Input) -> usize {
+        let pane = input.window.map_or(0, |window| window.pane);
+        let panes = input.window.map_or(i64::MAX, |window| window.panes);
+        self.slot_of(kind, input, pane, panes)
+    }
+
+    fn slot_of(&mut self, kind: SlotKind, input: Input, pane: Micros, panes: i64) -> usize {
+        // Sessions are kept by what their own window can still see; every other accumulator serves any shorter window.
+        let own = matches!(kind, SlotKind::Sessions { .. });
+        let shared = self.slots.iter().position(|slot| {
+            slot.kind == kind && slot.lane == input.lane && slot.pane == pane && (!own || slot.panes == panes)
+        });
+        if let Some(at) = shared {
+            self.slots[at].panes = self.slots[at].panes.max(panes);
+            return at;
+        }
+        self.slots.push(Slot { kind, lane: input.lane, pane, panes, value: 0, text: input.text });
+        self.slots.len() - 1
+    }
+
+    /// The set of a distinct count and, right behind it, the panes with refused values. Never shared between windows: what fits
+    /// into the set depends on what its window has dropped.
+    fn values(&mut self, input: Input) -> usize {
+        let pane = input.window.map_or(0, |window| window.pane);
+        let panes = input.window.map_or(i64::MAX, |window| window.panes);
+        let set = Slot {
+            kind: SlotKind::Values { max: self.distinct_max },
+            lane: input.lane,
+            pane,
+            panes,
+            value: 0,
+            text: false,
+        };
+        if let Some(at) = self.slots.iter().position(|slot| *slot == set) {
+            return at;
+        }
+        self.slots.push(set.clone());
+        self.slots.push(Slot { kind: SlotKind::Refused, ..set });
+        self.slots.len() - 2
+    }
+
+    fn finish(self) -> Features {
+        let lanes = self.intake.lanes().to_vec();
+        let intake = self.intake.finish();
+        // In the order of lanes, so that a record's lanes touch slots in ascending order.
+        let mut order: Vec<usize> = (0..self.slots.len()).collect();
+        order.sort_by_key(|at| self.slots[*at].lane);
+        let mut place = vec![0; order.len()];
+        for (to, from) in order.iter().enumerate() {
+            place[*from] = to;
+        }
+        let mut slots: Vec<Slot> = order.iter().map(|at| self.slots[*at].clone()).collect();
+        let mut lane_slots = vec![Vec::new(); lanes.len()];
+        for (at, slot) in slots.iter_mut().enumerate() {
+            lane_slots[slot.lane].push(at);
+            slot.value = lanes[slot.lane].value.map_or(0, |value| intake.value_slot(value));
+        }
+        let place = |at: usize| place.get(at).copied().unwrap_or_default();
+        let features =
+            self.features.into_iter().map(|feature| Feature { read: moved(feature.read, &place), ..feature });
+        let features = features.collect();
+        let content = self.content.into_iter().map(place).collect();
+        Features { features, slots, lane_slots, intake, content }
+    }
+}
+
+fn moved(read: Read, place: &impl Fn(usize) -> usize) -> Read {
+    let mut read = read;
+    match &mut read {
+        Read::Mean { sum, count } => (*sum, *count) = (place(*sum), place(*count)),
+        Read::Count { slot }
+        | Read::Rate { slot }
+        | Read::Sum { slot }
+        | Read::Min { slot }
+        | Read::Max { slot }
+        | Read::Last { slot }
+        | Read::First { slot }
+        | Read::Distinct { slot }
+        | Read::Recency { slot }
+        | Read::Streak { slot }
+        | Read::Ewma { slot, .. }
+        | Read::Trend { slot, .. }
+        | Read::Sessions { slot }
+        | Read::SessionMinutes { slot } => *slot = place(*slot),
+    }
+    read
+}
+
+fn of_type(spec: &FeatureSpec) -> OfType {
+    match (spec.aggregate, spec.value_type) {
+        (Aggregate::Last | Aggregate::First, Some(ValueType::Number)) => OfType::Number,
+        (Aggregate::Last | Aggregate::First, Some(ValueType::Text)) => OfType::Text,
+        (Aggregate::Last | Aggregate::First, None) => OfType::Declared,
+        (Aggregate::Distinct, _) => OfType::Hash,
+        (Aggregate::Sum | Aggregate::Mean | Aggregate::Min | Aggregate::Max, _) => OfType::Number,
+        (Aggregate::Ewma | Aggregate::Trend, _) => OfType::Number,
+        _ => OfType::Presence,
+    }
+}
+
+fn window(spec: &FeatureSpec) -> Result<Option<Window>, JobError> {
+    let Some(length) = &spec.window else { return Ok(None) };
+    let error = |message: String, hint: Option<String>| JobError { span: length.span.clone(), message, hint };
+    let window = match Window::of(length.value) {
+        Ok(_) if spec.aggregate == Aggregate::Streak => streak_window(length)?,
+        Ok(window) => window,
+        Err(WindowError::Empty) => return Err(error("a window is longer than nothing".into(), None)),
+        Err(WindowError::TooLong) => {
+            return Err(error(
+                format!("a window is at most {DAYS_MAX} days long"),
+                Some("leave it out for lifetime".into()),
+            ));
+        }
+        Err(WindowError::Ragged { .. }) if spec.aggregate == Aggregate::Streak => streak_window(length)?,
+        Err(WindowError::Ragged { below, above }) => {
+            let nearest = match below {
+                Some(below) => format!("the nearest are {} and {}", format_duration(below), format_duration(above)),
+                None => format!("the shortest is {}", format_duration(above)),
+            };
+            let pane = if length.value > 60 * HOUR { "six hours or days" } else { "minutes or hours" };
+            let message = format!("a window of {} is not a whole number of its panes", format_duration(length.value));
+            return Err(error(message, Some(format!("{nearest}; a window of this length has panes of {pane}"))));
+        }
+    };
+    if spec.aggregate == Aggregate::Trend && window.panes < 2 {
+        return Err(error("a trend needs a window of at least two panes".into(), None));
+    }
+    Ok(Some(window))
+}
+
+fn streak_window(length: &Located<Micros>) -> Result<Window, JobError> {
+    if length.value % DAY == 0 {
+        return Ok(Window { pane: DAY, panes: length.value / DAY });
+    }
+    let message = "the window of a streak is a whole number of days".into();
+    Err(JobError { span: length.span.clone(), message, hint: None })
+}
+
+fn check_settings(spec: &FeatureSpec, errors: &mut Vec<JobError>) {
+    use Aggregate::{Count, Distinct, Ewma, First, Last, Max, Mean, Min, Rate, Recency, Sessions, Streak, Sum, Trend};
+    let name = aggregate_name(spec.aggregate);
+    let mut error = |span: &Span, message: String| {
+        errors.push(JobError { span: span.clone(), message, hint: None });
+    };
+    let needs_of = matches!(spec.aggregate, Sum | Mean | Min | Max | Last | First | Distinct);
+    let takes_of = needs_of || matches!(spec.aggregate, Count | Recency | Rate | Streak | Ewma | Trend);
+    match &spec.of {
+        None if needs_of => error(&spec.aggregate_span, format!("`{name}` needs `of`: the value that it is taken of")),
+        Some(of) if !takes_of => error(&of.span, format!("`{name}` takes no `of`")),
+        _ => {}
+    }
+    if matches!(spec.aggregate, Rate | Trend) && spec.window.is_none() {
+        error(&spec.aggregate_span, format!("`{name}` needs a `window`"));
+    }
+    match spec.half_life {
+        None if spec.aggregate == Ewma => error(&spec.aggregate_span, "`ewma` needs `half_life`".into()),
+        Some(_) if spec.aggregate != Ewma => error(&spec.aggregate_span, format!("`{name}` takes no `half_life`")),
+        Some(span) if span <= 0 => error(&spec.aggregate_span, "`half_life` must be longer than nothing".into()),
+        _ => {}
+    }
+    let session = matches!(spec.aggregate, Sessions | Aggregate::SessionMinutes);
+    match spec.gap {
+        Some(_) if !session => error(&spec.aggregate_span, format!("`{name}` takes no `gap`")),
+        Some(gap) if gap <= 0 => error(&spec.aggregate_span, "`gap` must be longer than nothing".into()),
+        _ => {}
+    }
+    if spec.value_type.is_some() && !matches!(spec.aggregate, Last | First) {
+        error(&spec.aggregate_span, format!("`{name}` takes no `type`"));
+    }
+    match spec.divide_by {
+        Some(by) if !(by.is_finite() && by > 0.0) => {
+            error(&spec.aggregate_span, "`divide_by` must be a positive number".into());
+        }
+        Some(_) if matches!(of_type(spec), OfType::Declared | OfType::Text) => {
+            error(&spec.aggregate_span, "`divide_by` needs a number: say `type = \"number\"`".into());
+        }
+        _ => {}
+    }
+}
+
+/// The aggregate as job files write it.
+#[must_use]
+pub(crate) fn aggregate_name(aggregate: Aggregate) -> &'static str {
+    match aggregate {
+        Aggregate::Count => "count",
+        Aggregate::Sum => "sum",
+        Aggregate::Mean => "mean",
+        Aggregate::Min => "min",
+        Aggregate::Max => "max",
+        Aggregate::Last => "last",
+        Aggregate::First => "first",
+        Aggregate::Distinct => "distinct",
+        Aggregate::Recency => "recency",
+        Aggregate::Rate => "rate",
+        Aggregate::Streak => "streak",
+        Aggregate::Ewma => "ewma",
+        Aggregate::Trend => "trend",
+        Aggregate::Sessions => "sessions",
+        Aggregate::SessionMinutes => "session_minutes",
+    }
+}

@@ -1,0 +1,462 @@
+//! The keys of one worker: their states, and what records and time do to them.
+//!
+//! ```text
+//! record ─▶ timers due ≤ pw ─▶ duplicate? ─▶ late? ─┬─ no ─▶ timers due ≤ t ─▶ apply ─▶ evaluate
+//!                                                   └─ yes ─▶ apply
+//! ```
+//! The order above is the contract (SEMANTICS, "Order"): a key's timers come before whatever is done to the record. Since the
+//! global watermark never exceeds the `pw` of a later record, [`Keys::advance`] may fire timers at any moment, or never.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use hashbrown::HashTable;
+use whisperer_schemas::{Epoch, KeyHash, Micros, Row};
+
+use crate::{
+    cells::{Cells, Touch},
+    dedup::Recent,
+    evaluate::Values,
+    features::CellsView,
+    interner::Interner,
+    job::CompiledJob,
+    record::Record,
+    rows::{self, Cause, Moment},
+    timers::KeyTimes,
+    wheel::Wheel,
+};
+
+/// States per block: the list of blocks grows, a block never moves.
+const BLOCK: usize = 1 << 12;
+
+/// What one worker made of its records.
+#[derive(Debug, Default)]
+pub struct Outputs {
+    /// Rows of the decisions table.
+    pub decisions: Vec<Row>,
+    /// Rows of the profiles table.
+    pub profiles: Vec<Row>,
+}
+
+/// What happened, in numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Events that were applied and not late.
+    pub on_time: u64,
+    /// Events that were applied and late.
+    pub late: u64,
+    /// Events whose id was applied before, within the horizon.
+    pub duplicates: u64,
+    /// Timers that led to an evaluation.
+    pub timers: u64,
+    /// Profile rows at boundaries.
+    pub snapshots: u64,
+    /// Decisions by trigger, in file order.
+    pub decisions: Vec<u64>,
+    /// Edges within the cooldown, by trigger, in file order.
+    pub suppressed: Vec<u64>,
+    /// Operations in expressions that gave no value.
+    pub nulls: u64,
+    /// Keys by stage, as the job numbers stages; filled when asked for.
+    pub stages: Vec<u64>,
+    /// Keys.
+    pub keys: u64,
+    /// Bytes that the keys' states take, index and timers included.
+    pub state_bytes: u64,
+}
+
+impl Counts {
+    /// Adds another worker's numbers.
+    pub fn merge(&mut self, other: &Counts) {
+        fn add(all: &mut Vec<u64>, more: &[u64]) {
+            all.resize(all.len().max(more.len()), 0);
+            all.iter_mut().zip(more).for_each(|(sum, part)| *sum += part);
+        }
+        self.on_time += other.on_time;
+        self.late += other.late;
+        self.duplicates += other.duplicates;
+        self.timers += other.timers;
+        self.snapshots += other.snapshots;
+        self.nulls += other.nulls;
+        self.keys += other.keys;
+        self.state_bytes += other.state_bytes;
+        add(&mut self.decisions, &other.decisions);
+        add(&mut self.suppressed, &other.suppressed);
+        add(&mut self.stages, &other.stages);
+    }
+}
+
+/// The state of one key: a hot header, sparse cells and the recent ids.
+#[derive(Debug)]
+pub struct KeyState {
+    pub(crate) key: KeyHash,
+    /// Largest event time applied.
+    pub(crate) key_clock: Micros,
+    /// Timers at or below are not pending.
+    pub(crate) floor: Micros,
+    /// The earliest pending timer.
+    due: Micros,
+    /// The wheel's entry of the key; never after `due`.
+    entry: Micros,
+    /// When the key clock makes a cell superfluous.
+    expires_at: Micros,
+    pub(crate) cells: Cells,
+    recent: Recent,
+    pub(crate) user_id: CompactString,
+    pub(crate) app: u32,
+    pub(crate) stage: u16,
+    pub(crate) changed: bool,
+    /// Triggers whose condition held at the last evaluation, as bits.
+    pub(crate) held: u64,
+    /// Triggers that have fired and not been re-armed, as bits.
+    pub(crate) disarmed: u64,
+}
+
+impl KeyState {
+    fn new(record: &Record, app: u32) -> KeyState {
+        KeyState {
+            key: KeyHash(record.key),
+            key_clock: Micros::MIN,
+            floor: Micros::MIN,
+            due: Micros::MAX,
+            entry: Micros::MAX,
+            expires_at: Micros::MAX,
+            cells: Cells::default(),
+            recent: Recent::default(),
+            user_id: record.user_id.clone(),
+            app,
+            stage: 0,
+            changed: false,
+            held: 0,
+            disarmed: 0,
+        }
+    }
+
+    pub(crate) fn times(&self) -> KeyTimes {
+        KeyTimes { key_clock: self.key_clock, floor: self.floor, changed: self.changed }
+    }
+
+    fn heap_bytes(&self) -> usize {
+        let user_id = if self.user_id.is_heap_allocated() { self.user_id.capacity() } else { 0 };
+        self.cells.heap_bytes() + self.recent.heap_bytes() + user_id
+    }
+}
+
+/// The keys of one worker.
+#[derive(Debug)]
+pub struct Keys {
+    index: HashTable<u32>,
+    blocks: Vec<Vec<KeyState>>,
+    wheel: Wheel,
+    engine: Engine,
+}
+
+/// What is shared by all keys of a worker.
+#[derive(Debug)]
+pub(crate) struct Engine {
+    pub(crate) job: Arc<CompiledJob>,
+    pub(crate) texts: Interner,
+    pub(crate) apps: Interner,
+    pub(crate) values: Values,
+    pub(crate) counts: Counts,
+    pub(crate) all_features: Vec<usize>,
+    starts: Vec<u32>,
+}
+
+impl Keys {
+    /// No keys yet.
+    #[must_use]
+    pub fn new(job: Arc<CompiledJob>) -> Keys {
+        let counts = Counts {
+            decisions: vec![0; job.triggers.len()],
+            suppressed: vec![0; job.triggers.len()],
+            ..Counts::default()
+        };
+        let engine = Engine {
+            values: Values::new(&job),
+            all_features: (0..job.features.len()).collect(),
+            texts: Interner::default(),
+            apps: Interner::default(),
+            starts: Vec::new(),
+            counts,
+            job,
+        };
+        Keys { index: HashTable::new(), blocks: Vec::new(), wheel: Wheel::default(), engine }
+    }
+
+    /// Takes a record of which the partition's watermark from earlier offsets is `pw`.
+    pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
+        let at = self.find_or_insert(record);
+        let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
+        let mut turn = Turn { engine: &mut self.engine, state, epoch, outputs };
+        turn.record(record, pw);
+        reschedule(&mut self.wheel, state, at);
+    }
+
+    /// Fires timers due at or before the watermark, at most `limit` keys of them; true if there may be more.
+    pub fn advance(&mut self, watermark: Micros, limit: usize, epoch: Epoch, outputs: &mut Outputs) -> bool {
+        for _ in 0..limit {
+            let Some((entry, at)) = self.wheel.pop(watermark) else { return false };
+            let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
+            if state.entry != entry {
+                continue;
+            }
+            state.entry = Micros::MAX;
+            Turn { engine: &mut self.engine, state, epoch, outputs }.fire_until(watermark);
+            reschedule(&mut self.wheel, state, at);
+        }
+        true
+    }
+
+    /// Writes the final rows of at most `limit` keys from the `from`-th on, as of the last watermark; the next key, if there is one.
+    pub fn finish(
+        &mut self,
+        watermark: Micros,
+        (from, limit): (usize, usize),
+        epoch: Epoch,
+        outputs: &mut Outputs,
+    ) -> Option<usize> {
+        let until = (from + limit).min(self.len());
+        for at in from..until {
+            let state = &mut self.blocks[at / BLOCK][at % BLOCK];
+            Turn { engine: &mut self.engine, state, epoch, outputs }.profile(watermark, true);
+        }
+        (until < self.len()).then_some(until)
+    }
+
+    /// How many keys there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.index.is_empty()
+    }
+
+    /// The numbers so far; those of stages and bytes take a look at every key.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.engine.counts.clone();
+        counts.keys = self.len() as u64;
+        counts.stages = vec![0; self.engine.job.stage_names.len()];
+        let mut bytes = self.index.allocation_size() + self.wheel.bytes();
+        bytes += self.engine.texts.bytes() + self.engine.apps.bytes();
+        for block in &self.blocks {
+            bytes += block.capacity() * size_of::<KeyState>();
+            for state in block {
+                counts.stages[usize::from(state.stage)] += 1;
+                bytes += state.heap_bytes();
+            }
+        }
+        counts.state_bytes = bytes as u64;
+        counts
+    }
+
+    fn find_or_insert(&mut self, record: &Record) -> u32 {
+        let blocks = &self.blocks;
+        let key = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].key;
+        // The low half of the key is its hash: the table needs no other.
+        if let Some(at) = self.index.find(record.key as u64, |at| key(*at).0 == record.key) {
+            return *at;
+        }
+        let at = u32::try_from(self.index.len()).expect("memory ends before four billion keys do");
+        self.index.insert_unique(record.key as u64, at, |at| key(*at).0 as u64);
+        if at as usize % BLOCK == 0 {
+            self.blocks.push(Vec::with_capacity(BLOCK));
+        }
+        let app = self.engine.apps.number(&record.app_id);
+        let block = self.blocks.last_mut().expect("a block was pushed when the last one was full");
+        block.push(KeyState::new(record, app));
+        at
+    }
+}
+
+fn reschedule(wheel: &mut Wheel, state: &mut KeyState, at: u32) {
+    if state.due < state.entry {
+        state.entry = state.due;
+        wheel.insert(state.due, at);
+    }
+}
+
+/// One key at work: its state, and what it may use.
+struct Turn<'a> {
+    engine: &'a mut Engine,
+    state: &'a mut KeyState,
+    epoch: Epoch,
+    outputs: &'a mut Outputs,
+}
+
+impl Turn<'_> {
+    fn record(&mut self, record: &Record, pw: Micros) {
+        self.engine.counts.nulls += u64::from(record.nulls);
+        self.fire_until(pw);
+        self.state.floor = self.state.floor.max(pw);
+        let late = record.time < pw;
+        let clock = self.state.key_clock.max(record.time);
+        let bound = clock.saturating_sub(self.engine.job.dedup_horizon);
+        if self.state.recent.contains(record.event_hash, bound) {
+            self.engine.counts.duplicates += 1;
+            return;
+        }
+        if !late {
+            self.fire_until(record.time);
+        }
+        self.state.recent.insert(record.event_hash, clock, bound);
+        self.apply(record, clock);
+        if late {
+            self.engine.counts.late += 1;
+        } else {
+            self.engine.counts.on_time += 1;
+            self.evaluate(clock, Cause::Event(record));
+        }
+        self.schedule();
+    }
+
+    fn fire_until(&mut self, bound: Micros) {
+        while self.state.due <= bound {
+            self.fire();
+        }
+    }
+
+    /// Fires what is due at the earliest pending instant: one evaluation, and a profile row after it.
+    fn fire(&mut self) {
+        let due = self.state.due;
+        self.engine.find_starts(&self.state.cells);
+        let evaluation = self.engine.job.asks.next_evaluation(self.engine.cells(self.state), self.state.times());
+        self.state.floor = due;
+        if evaluation == due {
+            self.engine.counts.timers += 1;
+            self.evaluate(due, Cause::Timer);
+        }
+        let snapshot = self.engine.job.snapshot;
+        let boundary = |every: Option<Micros>| every.is_some_and(|every| due.rem_euclid(every) == 0);
+        if boundary(snapshot.full_every) || (self.state.changed && boundary(snapshot.every)) {
+            self.engine.counts.snapshots += 1;
+            self.profile(due, false);
+            self.state.changed = false;
+        }
+        self.schedule();
+    }
+
+    /// Takes an event into the aggregates.
+    fn apply(&mut self, record: &Record, clock: Micros) {
+        let Engine { job, texts, .. } = &mut *self.engine;
+        let state = &mut *self.state;
+        state.key_clock = clock;
+        state.floor = state.floor.max(clock);
+        state.changed = true;
+        if clock >= state.expires_at {
+            state.expires_at = state.cells.expire(&job.slots, clock);
+        }
+        let mut cursor = state.cells.cursor(&job.slots);
+        let mut lanes = record.lanes;
+        while lanes != 0 {
+            let lane = lanes.trailing_zeros() as usize;
+            lanes &= lanes - 1;
+            for at in &job.lane_slots[lane] {
+                let slot = &job.slots[*at];
+                let value = match slot.text {
+                    true => record.texts[slot.value].as_ref().map_or(0, |text| u64::from(texts.number(text))),
+                    false => record.values.get(slot.value).copied().unwrap_or_default(),
+                };
+                cursor.touch(*at, Touch { time: record.time, value, key_clock: clock });
+            }
+        }
+        state.expires_at = state.expires_at.min(cursor.expires_at);
+        self.engine.find_starts(&self.state.cells);
+    }
+
+    /// Evaluates scores, stages and triggers at `now`; the starts of the slots' cells must be those of the state.
+    fn evaluate(&mut self, now: Micros, cause: Cause<'_>) {
+        let job = self.engine.job.clone();
+        self.engine.read(&job.condition_features, self.state, now);
+        let Engine { values, texts, .. } = &mut *self.engine;
+        values.compute(&job, &job.condition_steps, texts);
+        if !job.stages.is_empty() && values.stage() != self.state.stage {
+            self.state.stage = values.stage();
+            self.state.changed = true;
+        }
+        for at in 0..job.triggers.len() {
+            self.trigger(&job, at, now, cause);
+        }
+        self.engine.counts.nulls += self.engine.values.take_nulls();
+    }
+
+    fn trigger(&mut self, job: &CompiledJob, at: usize, now: Micros, cause: Cause<'_>) {
+        let trigger = &job.triggers[at];
+        let env = self.engine.values.env(job, &self.engine.texts);
+        let bit = 1_u64 << at;
+        let (held, disarmed) = (self.state.held & bit != 0, self.state.disarmed & bit != 0);
+        let rearms = disarmed && trigger.rearm.as_ref().is_some_and(|rearm| rearm.eval(&env) == Some(true));
+        let holds = trigger.when.eval(&env) == Some(true);
+        if rearms {
+            self.state.disarmed &= !bit;
+        }
+        if holds != held {
+            self.state.held ^= bit;
+        }
+        self.state.changed |= rearms || holds != held;
+        if holds && !held && (!disarmed || rearms) {
+            self.edge(job, at, now, cause);
+        }
+    }
+
+    /// An edge of an armed trigger: a decision, unless the last one is too near.
+    fn edge(&mut self, job: &CompiledJob, at: usize, now: Micros, cause: Cause<'_>) {
+        let trigger = &job.triggers[at];
+        let mut cursor = self.state.cells.cursor(&job.slots);
+        let past = cursor.firing(job.firings + at);
+        let (last, ordinal) = (past[0] as Micros, past[1] >> 32);
+        let first = last == Micros::MIN;
+        if !first && now.saturating_sub(last) < trigger.cooldown {
+            past[1] += 1;
+            self.engine.counts.suppressed[at] += 1;
+        } else {
+            let ordinal = if last == now && !first { ordinal + 1 } else { 0 };
+            (past[0], past[1]) = (now as u64, ordinal << 32 | (past[1] & u64::from(u32::MAX)));
+            if trigger.rearm.is_some() {
+                self.state.disarmed |= 1 << at;
+            }
+            self.engine.counts.decisions[at] += 1;
+            self.engine.find_starts(&self.state.cells);
+            let moment = Moment { now, epoch: self.epoch };
+            let row = rows::decision(self.engine, self.state, moment, (at, ordinal as u32), cause);
+            self.outputs.decisions.push(row);
+        }
+        self.engine.find_starts(&self.state.cells);
+    }
+
+    fn profile(&mut self, now: Micros, last: bool) {
+        self.engine.find_starts(&self.state.cells);
+        let moment = Moment { now, epoch: self.epoch };
+        let row = rows::profile(self.engine, self.state, moment, last);
+        self.outputs.profiles.push(row);
+    }
+
+    /// Finds the earliest pending timer of the state; the starts of the slots' cells must be those of the state.
+    fn schedule(&mut self) {
+        let times = self.state.times();
+        let asks = &self.engine.job.asks;
+        self.state.due = asks.next_evaluation(self.engine.cells(self.state), times).min(asks.next_snapshot(times));
+    }
+}
+
+impl Engine {
+    fn find_starts(&mut self, cells: &Cells) {
+        cells.starts(&self.job.slots, &mut self.starts);
+    }
+
+    /// The cells of a key; the starts must be those of the key.
+    pub(crate) fn cells<'a>(&'a self, state: &'a KeyState) -> CellsView<'a> {
+        CellsView { words: state.cells.words(), starts: &self.starts, slots: &self.job.slots }
+    }
+
+    /// Reads features of a key as of `now`.
+    pub(crate) fn read(&mut self, features: &[usize], state: &KeyState, now: Micros) {
+        let cells = CellsView { words: state.cells.words(), starts: &self.starts, slots: &self.job.slots };
+        self.values.read(&self.job, features, cells, now);
+    }
+}

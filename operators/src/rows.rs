@@ -1,0 +1,162 @@
+//! Rows of the tables: decisions and profiles, with every score and feature at that instant.
+
+use compact_str::CompactString;
+use whisperer_schemas::{Epoch, Micros, PartitionId, Position, Row, Value, decision::decision_id};
+
+use crate::{
+    evaluate::KeyEnv,
+    features::Read,
+    job::{Body, CONTRIBUTIONS_MAX, CompiledJob, LogisticModel, NameSlot, Step},
+    keys::{Engine, KeyState},
+    record::Record,
+};
+
+/// What an evaluation was made for.
+#[derive(Clone, Copy, Debug)]
+pub enum Cause<'a> {
+    /// A record that is not late.
+    Event(&'a Record),
+    /// A timer.
+    Timer,
+}
+
+/// When a row is made: in event time, and in which epoch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Moment {
+    pub(crate) now: Micros,
+    pub(crate) epoch: Epoch,
+}
+
+/// The row of a decision: the `ordinal`-th firing of trigger `trigger` at this instant, from 0.
+pub(crate) fn decision(
+    engine: &mut Engine,
+    state: &KeyState,
+    moment: Moment,
+    (trigger, ordinal): (usize, u32),
+    cause: Cause<'_>,
+) -> Row {
+    let job = engine.job.clone();
+    engine.fill(&job, state, moment.now, &job.steps);
+    let trigger = &job.triggers[trigger];
+    let (cause, position) = match cause {
+        Cause::Event(record) => (record.event_id.clone(), Some(position(record))),
+        Cause::Timer => (CompactString::const_new("timer"), None),
+    };
+    let mut values = vec![
+        Value::text(decision_id(&job.name, &trigger.name, state.key, moment.now, ordinal)),
+        Value::text(&job.name),
+        Value::Int(i64::from(job.version)),
+        Value::text(engine.apps.get(state.app)),
+        Value::Text(state.user_id.clone()),
+        Value::text(&trigger.name),
+        Value::Time(moment.now),
+        Value::Text(cause),
+        Value::Int(trigger.priority),
+        trigger.action.as_ref().map_or(Value::Null, Value::text),
+    ];
+    engine.push_job_columns(&job, state, moment.now, &mut values);
+    values.push(position.map_or(Value::Null, |position| Value::text(position.to_string())));
+    values.push(Value::Int(moment.epoch.0 as i64));
+    Row { values, epoch: moment.epoch, position }
+}
+
+/// The row of a profile as of an instant; the last one tells of triggers and timers too.
+pub(crate) fn profile(engine: &mut Engine, state: &KeyState, moment: Moment, last: bool) -> Row {
+    let job = engine.job.clone();
+    // The stage shown, and read by scores, is that of the last evaluation.
+    let scores: Vec<Step> = job.steps.iter().copied().filter(|step| *step != Step::Stage).collect();
+    engine.fill(&job, state, moment.now, &scores);
+    let mut values = vec![
+        Value::Time(moment.now),
+        Value::text(&job.name),
+        Value::Int(i64::from(job.version)),
+        Value::text(engine.apps.get(state.app)),
+        Value::Text(state.user_id.clone()),
+        Value::Time(state.key_clock),
+        Value::Bool(last),
+    ];
+    engine.push_job_columns(&job, state, moment.now, &mut values);
+    values.push(if last { engine.triggers(&job, state) } else { Value::Null });
+    values.push(if last { engine.timers(&job, state) } else { Value::Null });
+    values.push(Value::Int(moment.epoch.0 as i64));
+    Row { values, epoch: moment.epoch, position: None }
+}
+
+fn position(record: &Record) -> Position {
+    Position { partition: PartitionId(record.partition), offset: record.offset }
+}
+
+impl Engine {
+    /// Reads all features and computes `steps` from them, the key's stage being given.
+    fn fill(&mut self, job: &CompiledJob, state: &KeyState, now: Micros, steps: &[Step]) {
+        let features = std::mem::take(&mut self.all_features);
+        self.read(&features, state, now);
+        self.all_features = features;
+        self.values.set_stage(state.stage);
+        self.values.compute(job, steps, &self.texts);
+    }
+
+    /// Scores, features and the stage, as [`crate::job`] orders their columns.
+    fn push_job_columns(&self, job: &CompiledJob, state: &KeyState, now: Micros, values: &mut Vec<Value>) {
+        let env = self.values.env(job, &self.texts);
+        let slots = job.name_slots();
+        for (at, score) in job.scores.iter().enumerate() {
+            let number = self.values.number(NameSlot::Score(at));
+            values.push(Value::number(number));
+            if !score.levels.is_empty() {
+                values.push(text(env.text_at(slots.at(NameSlot::Level(at)))));
+            }
+            if let Body::Model(model) = &score.body {
+                values.push(contributions(model, &env));
+            }
+        }
+        for (at, feature) in job.features.iter().enumerate() {
+            values.push(match feature.text {
+                true => text(env.text_at(slots.at(NameSlot::Feature(at)))),
+                false => Value::number(self.values.number(NameSlot::Feature(at))),
+            });
+            if matches!(feature.read, Read::Distinct { .. }) {
+                values.push(Value::Bool(feature.capped(self.cells(state), now)));
+            }
+        }
+        let stage = (!job.stages.is_empty()).then(|| job.stage_names[usize::from(state.stage)].as_str());
+        values.push(text(stage));
+    }
+
+    fn triggers(&self, job: &CompiledJob, state: &KeyState) -> Value {
+        let cells = self.cells(state);
+        let of_trigger = |(at, trigger): (usize, &crate::job::Trigger)| {
+            let past = cells.cells(job.firings + at).next();
+            let last = past.map(|cell| cell[1] as Micros).filter(|last| *last != Micros::MIN);
+            let suppressed = past.map_or(0, |cell| cell[2] & u64::from(u32::MAX));
+            vec![
+                Value::text(&trigger.name),
+                Value::Bool(state.held & (1 << at) != 0),
+                Value::Bool(state.disarmed & (1 << at) == 0),
+                last.map_or(Value::Null, Value::Time),
+                Value::Int(suppressed as i64),
+            ]
+        };
+        Value::List(job.triggers.iter().enumerate().map(of_trigger).collect())
+    }
+
+    fn timers(&self, job: &CompiledJob, state: &KeyState) -> Value {
+        let pending = job.asks.pending(self.cells(state), state.times());
+        let row = |(due, reason): (Micros, crate::timers::Reason)| vec![Value::Time(due), Value::text(reason.as_str())];
+        Value::List(pending.into_iter().map(row).collect())
+    }
+}
+
+fn text(text: Option<&str>) -> Value {
+    text.map_or(Value::Null, Value::text)
+}
+
+/// The largest contributions by absolute value, ties in file order, zeros left out.
+fn contributions(model: &LogisticModel, env: &KeyEnv<'_>) -> Value {
+    let Some(contributions) = env.contributions(model) else { return Value::Null };
+    let mut named: Vec<_> = model.terms.iter().zip(contributions).filter(|(_, part)| *part != 0.0).collect();
+    named.sort_by(|(_, a), (_, b)| b.abs().total_cmp(&a.abs()));
+    named.truncate(CONTRIBUTIONS_MAX);
+    let pair = |(term, part): (&crate::job::Term, f64)| vec![Value::text(&term.name), Value::Number(part)];
+    Value::List(named.into_iter().map(pair).collect())
+}

@@ -1,0 +1,120 @@
+//! Watermarks: what each partition's log promises about event time, from chunk to chunk and epoch to epoch.
+//!
+//! A partition's watermark is its largest event time so far less `out_of_orderness`. Readers know the largest event time *inside* their
+//! chunk; what came in earlier chunks and epochs is added here, from the facts that every reader broadcasts with the epoch. So
+//! several workers may read one partition together, and each record still gets exactly the `pw` that its place in the log gives it.
+
+use serde::{Deserialize, Serialize};
+use whisperer_schemas::Micros;
+
+/// What a reader tells all workers about one chunk of one partition in one epoch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkFacts {
+    /// The partition.
+    pub partition: u32,
+    /// The chunk, from 0.
+    pub chunk: u32,
+    /// Largest event time of its records that were not rejected; `Micros::MIN` where there is none.
+    pub time_max: Micros,
+    /// Whether the partition has no more records, now or later.
+    pub ended: bool,
+}
+
+/// The clocks of all partitions.
+#[derive(Clone, Debug)]
+pub struct PartitionClocks {
+    out_of_orderness: Micros,
+    partitions: Vec<PartitionClock>,
+    /// Largest event time before each chunk of the epoch at hand.
+    bases: Vec<(u32, u32, Micros)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct PartitionClock {
+    time_max: Micros,
+    ended: bool,
+}
+
+impl PartitionClocks {
+    /// Clocks of partitions of which nothing has been read.
+    #[must_use]
+    pub fn new(partitions: u32, out_of_orderness: Micros) -> PartitionClocks {
+        let clock = PartitionClock { time_max: Micros::MIN, ended: false };
+        PartitionClocks { out_of_orderness, partitions: vec![clock; partitions as usize], bases: Vec::new() }
+    }
+
+    /// Takes in the facts of an epoch, whatever order they came in.
+    pub fn advance(&mut self, mut facts: Vec<ChunkFacts>) {
+        facts.sort_unstable_by_key(|fact| (fact.partition, fact.chunk));
+        self.bases.clear();
+        for fact in facts {
+            let clock = &mut self.partitions[fact.partition as usize];
+            self.bases.push((fact.partition, fact.chunk, clock.time_max));
+            clock.time_max = clock.time_max.max(fact.time_max);
+            clock.ended |= fact.ended;
+        }
+    }
+
+    /// Largest event time of a partition before a chunk of the epoch at hand.
+    #[must_use]
+    pub fn base(&self, partition: u32, chunk: u32) -> Micros {
+        let found = self.bases.binary_search_by_key(&(partition, chunk), |(partition, chunk, _)| (*partition, *chunk));
+        found.map_or(Micros::MIN, |at| self.bases[at].2)
+    }
+
+    /// `pw` of a record: the watermark from earlier offsets only.
+    #[inline]
+    #[must_use]
+    pub fn pw(&self, base: Micros, chunk_time_max: Micros) -> Micros {
+        base.max(chunk_time_max).saturating_sub(self.out_of_orderness)
+    }
+
+    /// The global watermark: the minimum over the partitions that may still hold records.
+    ///
+    /// It never exceeds the `pw` of any later record. When no partition is left it is the largest event time of all.
+    #[must_use]
+    pub fn watermark(&self) -> Micros {
+        let open = self.partitions.iter().filter(|clock| !clock.ended);
+        let behind = open.map(|clock| clock.time_max.saturating_sub(self.out_of_orderness)).min();
+        behind.unwrap_or_else(|| self.time_max())
+    }
+
+    /// The largest event time of all partitions; `Micros::MIN` before the first record.
+    #[must_use]
+    pub fn time_max(&self) -> Micros {
+        self.partitions.iter().map(|clock| clock.time_max).max().unwrap_or(Micros::MIN)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fact(partition: u32, chunk: u32, time_max: Micros, ended: bool) -> ChunkFacts {
+        ChunkFacts { partition, chunk, time_max, ended }
+    }
+
+    #[test]
+    fn a_chunk_starts_from_what_lies_before_it() {
+        // Chunks arrive out of order; an empty chunk hands on what it was given.
+        let mut clocks = PartitionClocks::new(2, 10);
+        clocks.advance(vec![fact(0, 2, 90, false), fact(0, 0, 100, false), fact(0, 1, Micros::MIN, false)]);
+        assert_eq!(clocks.base(0, 0), Micros::MIN);
+        assert_eq!((clocks.base(0, 1), clocks.base(0, 2)), (100, 100));
+        assert_eq!(clocks.pw(clocks.base(0, 2), 105), 95);
+        assert_eq!(clocks.watermark(), Micros::MIN);
+        clocks.advance(vec![fact(0, 0, 110, false), fact(1, 0, 70, false)]);
+        assert_eq!((clocks.base(0, 0), clocks.base(1, 0)), (100, Micros::MIN));
+        assert_eq!(clocks.watermark(), 60);
+    }
+
+    #[test]
+    fn a_bounded_input_ends_at_its_largest_event_time() {
+        // A partition that ended holds nothing back; the last one to end lets the watermark reach the largest time.
+        let mut clocks = PartitionClocks::new(2, 10);
+        clocks.advance(vec![fact(0, 0, 500, true), fact(1, 0, 70, false)]);
+        assert_eq!(clocks.watermark(), 60);
+        clocks.advance(vec![fact(1, 0, 80, true)]);
+        assert_eq!(clocks.watermark(), 500);
+    }
+}

@@ -1,0 +1,29 @@
+//! Sinks of Whisperer: where rows leave the engine.
+//!
+//! Invariant: nothing is visible twice, and nothing is visible before its commit. A file appears whole or not at all.
+//!
+//! ```text
+//! rows ─▶ write ─▶ stage: durable, invisible ─▶ publish: renamed into place ─▶ manifest of the run
+//!                    _staging/<run>/…             <table>/<date>/part-…          _runs/<run>.json
+//! ```
+
+pub mod conformance;
+pub mod durable;
+pub mod error;
+pub mod fault;
+pub mod lake;
+pub mod manifest;
+pub mod memory;
+pub mod ndjson;
+pub mod parquet;
+pub mod sink;
+pub mod verify;
+
+pub use error::{Fault, SinkError};
+pub use lake::{Existing, Lake, LakeOptions, RunId};
+pub use manifest::RunManifest;
+pub use memory::MemoryTable;
+pub use ndjson::Ndjson;
+pub use parquet::{ParquetTable, Scan, TextEquals, read_schema, read_table, read_where, scan};
+pub use sink::{CommitFacts, StagedFile, TableSink, WrittenFile};
+pub use verify::digest_of_table;

@@ -1,0 +1,123 @@
+//! Every sink passes the same suite: `memory` first, then Parquet and NDJSON.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value as Json;
+use tempfile::TempDir;
+use whisperer_schemas::{ColumnType, Epoch, PartitionId, Position, Row, Value, time::parse_rfc3339};
+use whisperer_sinks::{
+    Existing, Lake, LakeOptions, MemoryTable, Ndjson, RunId, TableSink,
+    conformance::{Harness, run_all, sample_schema},
+    read_table,
+};
+
+/// Goal: the model passes, so the suite asks for nothing impossible.
+#[test]
+fn memory() {
+    struct Memory(MemoryTable);
+    impl Harness for Memory {
+        fn open(&mut self) -> Box<dyn TableSink> {
+            Box::new(self.0.replacing())
+        }
+        fn visible(&self) -> Vec<Row> {
+            self.0.rows()
+        }
+        fn staged_files(&self) -> usize {
+            0
+        }
+    }
+    run_all(|| Box::new(Memory(MemoryTable::new())));
+}
+
+/// Goal: Parquet files appear whole or not at all, and hold what was written.
+#[test]
+fn parquet() {
+    struct Parquet {
+        folder: TempDir,
+        runs: u32,
+    }
+    impl Harness for Parquet {
+        fn open(&mut self) -> Box<dyn TableSink> {
+            self.runs += 1;
+            let options = LakeOptions {
+                root: self.folder.path().join("lake"),
+                job: "engagement".into(),
+                job_version: 1,
+                run: RunId::new(format!("run-{}", self.runs)).expect("a plain name"),
+                existing: Existing::Replace,
+            };
+            Box::new(Lake::open(options).expect("open the lake").table(sample_schema(), 0))
+        }
+        fn visible(&self) -> Vec<Row> {
+            read_table(&self.folder.path().join("lake"), "engagement", &sample_schema()).expect("whole files")
+        }
+        fn staged_files(&self) -> usize {
+            let files = files_below(&self.folder.path().join("lake/_staging"));
+            files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "staged")).count()
+        }
+    }
+    run_all(|| Box::new(Parquet { folder: tempfile::tempdir().expect("a temporary folder"), runs: 0 }));
+}
+
+/// Goal: an NDJSON file appears whole or not at all, and every value reads back from its JSON form.
+#[test]
+fn ndjson() {
+    struct File(TempDir);
+    impl File {
+        fn path(&self) -> PathBuf {
+            self.0.path().join("out/decisions.ndjson")
+        }
+    }
+    impl Harness for File {
+        fn open(&mut self) -> Box<dyn TableSink> {
+            Box::new(Ndjson::file(sample_schema(), &self.path(), Existing::Replace).expect("open the file"))
+        }
+        fn visible(&self) -> Vec<Row> {
+            let text = fs::read_to_string(self.path()).unwrap_or_default();
+            assert!(text.is_empty() || text.ends_with('\n'), "the last line is whole");
+            text.lines().map(row_of).collect()
+        }
+        fn staged_files(&self) -> usize {
+            let files = files_below(&self.0.path().join("out"));
+            files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "staged")).count()
+        }
+    }
+    run_all(|| Box::new(File(tempfile::tempdir().expect("a temporary folder"))));
+}
+
+fn files_below(folder: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let paths = entries.map(|entry| entry.expect("an entry").path());
+    paths.flat_map(|path| if path.is_dir() { files_below(&path) } else { vec![path] }).collect()
+}
+
+fn row_of(line: &str) -> Row {
+    let json: Json = serde_json::from_str(line).expect("a line is a JSON object");
+    let schema = sample_schema();
+    assert_eq!(json.as_object().map(serde_json::Map::len), Some(schema.columns.len()), "all columns, nulls too");
+    let values: Vec<Value> = schema.columns.iter().map(|column| value_of(&column.kind, &json[&column.name])).collect();
+    let position = json["_position"].as_str().map(|text| {
+        let (partition, offset) = text.split_once(':').expect("partition:offset");
+        Position { partition: PartitionId(partition.parse().expect("a number")), offset: offset.parse().expect("one") }
+    });
+    Row { values, epoch: Epoch(json["_epoch"].as_u64().expect("an epoch")), position }
+}
+
+fn value_of(kind: &ColumnType, json: &Json) -> Value {
+    match (kind, json) {
+        (_, Json::Null) => Value::Null,
+        (ColumnType::Bool, Json::Bool(truth)) => Value::Bool(*truth),
+        (ColumnType::Int, Json::Number(number)) => Value::Int(number.as_i64().expect("whole")),
+        (ColumnType::Number, Json::Number(number)) => Value::Number(number.as_f64().expect("a number")),
+        (ColumnType::Text, Json::String(text)) => Value::text(text),
+        (ColumnType::Time, Json::String(text)) => Value::Time(parse_rfc3339(text.as_bytes()).expect("a time")),
+        (ColumnType::List(fields), Json::Array(items)) => {
+            let structure = |item: &Json| fields.iter().map(|(name, kind)| value_of(kind, &item[*name])).collect();
+            Value::List(items.iter().map(structure).collect())
+        }
+        _ => panic!("{json} is no {kind:?}"),
+    }
+}
