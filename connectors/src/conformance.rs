@@ -113,7 +113,10 @@ fn check_chunks(chunks: &mut [ChunkLog], next_offset: &mut u64) -> bool {
 
 fn records(epochs: &[EpochLog], partitions: usize) -> Vec<Vec<Seen>> {
     let mut records = vec![Vec::new(); partitions];
-    for (partition, chunk) in epochs.iter().flat_map(|epoch| epoch.iter().flat_map(|(id, chunks)| chunks.iter().map(move |chunk| (id, chunk)))) {
+    for (partition, chunk) in epochs
+        .iter()
+        .flat_map(|epoch| epoch.iter().flat_map(|(id, chunks)| chunks.iter().map(move |chunk| (id, chunk))))
+    {
         records[partition.0 as usize].extend_from_slice(&chunk.records);
     }
     records
@@ -121,6 +124,8 @@ fn records(epochs: &[EpochLog], partitions: usize) -> Vec<Vec<Seen>> {
 
 fn content(payload: &Payload<'_>) -> Vec<u8> {
     match payload {
-        Payload::Json(bytes) | Payload::Csv { raw: bytes, .. } | Payload::TooLarge { head: bytes, .. } => bytes.to_vec(),
+        Payload::Json(bytes) | Payload::Csv { raw: bytes, .. } | Payload::TooLarge { head: bytes, .. } => {
+            bytes.to_vec()
+        }
     }
 }

@@ -49,7 +49,8 @@ impl Cut {
             next = count.min(next.saturating_add(records));
             start..next
         };
-        let mut epochs: Vec<Vec<_>> = partition.cuts.iter().map(|cut| cut.iter().map(|n| range(*n)).collect()).collect();
+        let mut epochs: Vec<Vec<_>> =
+            partition.cuts.iter().map(|cut| cut.iter().map(|n| range(*n)).collect()).collect();
         let rest = range(usize::MAX);
         if epochs.is_empty() || !rest.is_empty() {
             epochs.push(vec![rest]);

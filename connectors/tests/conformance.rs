@@ -1,5 +1,7 @@
 //! Every source keeps the rules of `conformance`: memory, and files of every shape, encoding and cut.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::{fs, io::Write, path::Path};
 
 use proptest::prelude::*;
@@ -120,7 +122,8 @@ fn compressed_files_conform() {
 fn consecutive_files_are_one_partition() {
     // Goal: files in natural name order are one text; the last line of a file is a record of its own; encodings mix.
     let texts = texts();
-    let names = |ending: fn(usize) -> &'static str| (0..texts.len()).map(|n| format!("part-{n}{}", ending(n))).collect();
+    let names =
+        |ending: fn(usize) -> &'static str| (0..texts.len()).map(|n| format!("part-{n}{}", ending(n))).collect();
     let plain: Vec<String> = names(|_| ".ndjson");
     let mixed: Vec<String> = names(|n| [".ndjson", ".ndjson.gz", ".ndjson.zst"][n % 3]);
     for names in [plain, mixed] {
@@ -170,12 +173,12 @@ fn partitioned_files_conform() {
     }
 }
 
-const CSV: &str = "id,text\r\n1,plain\r\n2,\"a, b\"\r\n\r\n3,\"two\r\nlines \"\"quoted\"\"\"\n4,x,too many\n5\n\n6,\"\r\"";
+const CSV: &str =
+    "id,text\r\n1,plain\r\n2,\"a, b\"\r\n\r\n3,\"two\r\nlines \"\"quoted\"\"\"\n4,x,too many\n5\n\n6,\"\r\"";
 
 /// Rows of `CSV`, as they stand in the file.
 fn csv_rows(base: u64) -> Vec<Seen> {
-    let rows =
-        ["1,plain", "2,\"a, b\"", "3,\"two\r\nlines \"\"quoted\"\"\"", "4,x,too many", "5", "6,\"\r\""];
+    let rows = ["1,plain", "2,\"a, b\"", "3,\"two\r\nlines \"\"quoted\"\"\"", "4,x,too many", "5", "6,\"\r\""];
     let offset = |row: &str| CSV.find(&format!("\n{row}")).unwrap() as u64 + 1 + base;
     let mut seen: Vec<Seen> = rows.iter().map(|row| (offset(row), row.as_bytes().to_vec())).collect();
     seen.insert(2, (offset("\r\n3"), vec![]));
@@ -196,8 +199,10 @@ fn csv_files_conform() {
     check(&source(folder.path(), EpochSize::Bytes(9)), &[csv_rows(3)]);
 }
 
-/// Header and cells of every row, or the length of one that is too large.
-fn cells(source: &FileSource) -> Vec<Result<(Vec<String>, Vec<String>), u64>> {
+/// Header and cells of a row, or the length of one that is too large.
+type Row = Result<(Vec<String>, Vec<String>), u64>;
+
+fn cells(source: &FileSource) -> Vec<Row> {
     let texts = |record: &csv::ByteRecord| record.iter().map(|cell| String::from_utf8_lossy(cell).into()).collect();
     let mut rows = Vec::new();
     let mut reader = source.open(0, 1, &Positions::new()).unwrap();

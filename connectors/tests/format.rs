@@ -1,5 +1,7 @@
 //! Every rule of "Input, record by record", by lines and the events or reasons that they give.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use proptest::prelude::*;
 use whisperer_connectors::{
     RawRecord,
@@ -112,9 +114,40 @@ fn what_is_not_one_valid_object_is_invalid_json() {
         assert_eq!(reason(&member(text)), None, "{text}");
     }
     let bad = [
-        "NaN", "Infinity", "-", "01", "1.", ".5", "1e", "1e999", "-1e999", "+1", "0x1", "tru", "nul", "[1,]", "{,}", "[1 2]",
-        "{\"a\"}", "{\"a\":}", "{a:1}", "{1:1}", "'a'", "\"\\x\"", "\"\\ud800\"", "\"\\udc00\"", "\"\\ud800\\u0041\"",
-        "\"\\u12g4\"", "\"a\tb\"", "\"a\u{0}b\"", "\"open", "[", "{", "", "{\"\\ud800\":1}", "1 // note",
+        "NaN",
+        "Infinity",
+        "-",
+        "01",
+        "1.",
+        ".5",
+        "1e",
+        "1e999",
+        "-1e999",
+        "+1",
+        "0x1",
+        "tru",
+        "nul",
+        "[1,]",
+        "{,}",
+        "[1 2]",
+        "{\"a\"}",
+        "{\"a\":}",
+        "{a:1}",
+        "{1:1}",
+        "'a'",
+        "\"\\x\"",
+        "\"\\ud800\"",
+        "\"\\udc00\"",
+        "\"\\ud800\\u0041\"",
+        "\"\\u12g4\"",
+        "\"a\tb\"",
+        "\"a\u{0}b\"",
+        "\"open",
+        "[",
+        "{",
+        "",
+        "{\"\\ud800\":1}",
+        "1 // note",
     ];
     for text in bad {
         assert_eq!(reason(&member(text)), Some(Reason::InvalidJson), "{text}");
@@ -198,7 +231,9 @@ fn times_are_rfc_3339_with_an_offset() {
     for time in ["\"2024-05-01t12:00:00z\"", "\"2024-05-01 14:00:00.0000009+02:00\""] {
         assert!(json(options(), &line(time)).unwrap().unwrap().contains(" 2024-05-01T12:00:00Z |"), "{time}");
     }
-    for time in ["\"2024-05-01T12:00:00\"", "\"2024-02-30T12:00:00Z\"", "\"\"", "\"soon\"", "1714564800", "true", "{}", "[]"] {
+    for time in
+        ["\"2024-05-01T12:00:00\"", "\"2024-02-30T12:00:00Z\"", "\"\"", "\"soon\"", "1714564800", "true", "{}", "[]"]
+    {
         assert_eq!(reason(&line(time)), Some(Reason::BadTime), "{time}");
     }
 }
@@ -234,7 +269,8 @@ fn the_schema_is_that_of_the_contract() {
 fn any_ids_are_text_or_integers() {
     // Goal: 1 to 128 bytes; integers of any size as their decimal text; nothing else.
     let line = |id: &str| with("\"usr_0123456789abcdef\"", id);
-    let user = |id: &str| json(any_options(), &line(id)).map(|event| event.unwrap().split(' ').nth(2).unwrap().to_owned());
+    let user =
+        |id: &str| json(any_options(), &line(id)).map(|event| event.unwrap().split(' ').nth(2).unwrap().to_owned());
     let cases = [
         ("\"x\"", "x"),
         ("17850", "17850"),
@@ -301,7 +337,8 @@ fn the_sources_ingest_time_goes_first_and_clamps_are_counted() {
 #[test]
 fn reasons_are_tested_in_order() {
     // Goal: a record wrong in every way shows the reasons one after the other as it is mended.
-    let mut line = r#"{"context":1,"metadata":{"received_at":"2020-01-01T00:00:00Z"},"user_id":7,"timestamp":"x","#.to_owned();
+    let mut line =
+        r#"{"context":1,"metadata":{"received_at":"2020-01-01T00:00:00Z"},"user_id":7,"timestamp":"x","#.to_owned();
     let small = FormatOptions { event_bytes_max: 10, ..options() };
     assert_eq!(json(small, &line), Err(Reason::TooLarge));
     assert_eq!(reason(&line), Some(Reason::InvalidJson));
@@ -311,9 +348,15 @@ fn reasons_are_tested_in_order() {
     assert_eq!(reason(&line), Some(Reason::BadTime));
     line = line.replace("\"x\"", "\"2024-05-01T12:00:00Z\"");
     assert_eq!(reason(&line), Some(Reason::Schema));
-    line = line.replace("\"context\":1,", "").replace("\"no\"", "\"user_login\"").replace("_id\":7", "_id\":\"usr_0123456789abcdef\"");
+    line = line
+        .replace("\"context\":1,", "")
+        .replace("\"no\"", "\"user_login\"")
+        .replace("_id\":7", "_id\":\"usr_0123456789abcdef\"");
     assert_eq!(reason(&line), Some(Reason::Future));
-    assert_eq!(Reason::ALL.map(Reason::as_str).join(" "), "too_large invalid_json missing_field bad_time schema future");
+    assert_eq!(
+        Reason::ALL.map(Reason::as_str).join(" "),
+        "too_large invalid_json missing_field bad_time schema future"
+    );
 }
 
 fn member(path: &str) -> Member {
@@ -379,7 +422,8 @@ fn csv_rows_are_mapped_like_objects() {
 #[test]
 fn mapped_values_are_renamed() {
     // Goal: exact matches on the value's text; without one `otherwise`, else the value; what is missing stays missing.
-    let rename = vec![("Next".into(), "feature_used".into()), ("1".into(), "one".into()), ("true".into(), "yes".into())];
+    let rename =
+        vec![("Next".into(), "feature_used".into()), ("1".into(), "one".into()), ("true".into(), "yes".into())];
     let page = |otherwise: Option<&str>| Mapping {
         event_type: Some(From::Member(Member {
             rename: rename.clone(),
@@ -436,7 +480,8 @@ fn constants_and_app_ids() {
 fn mapped_times_have_formats_units_and_zones() {
     // Goal: every way to write a time, exact to the microsecond and cut there; what is out of range is no time.
     let read = |time: Member, value: &str| {
-        let mapping = Mapping { timestamp: Some(From::Member(Member { path: vec!["t".into()], ..time })), ..Mapping::default() };
+        let mapping =
+            Mapping { timestamp: Some(From::Member(Member { path: vec!["t".into()], ..time })), ..Mapping::default() };
         let line = format!(r#"{{"user_id":"u","event_type":"e","t":{value}}}"#);
         json(mapped(mapping), &line).map(|event| event.unwrap().split(' ').nth(5).unwrap().to_owned())
     };
@@ -461,8 +506,16 @@ fn mapped_times_have_formats_units_and_zones() {
         (format("%d/%b/%Y:%H:%M:%S %z", Some("Asia/Tokyo")), "\"10/Oct/2000:13:55:36 -0700\"", "2000-10-10T20:55:36Z"),
         (format("%Y%m%d", None), "\"20101201\"", "2010-12-01T00:00:00Z"),
         (format("%s", None), "\"1285321830\"", "2010-09-24T09:50:30Z"),
-        (Member { zone: Some("Asia/Tokyo".into()), ..Member::default() }, "\"2010-12-01 08:26:00.25\"", "2010-11-30T23:26:00.250000Z"),
-        (Member { zone: Some("Asia/Tokyo".into()), ..Member::default() }, "\"2010-12-01T08:26:00Z\"", "2010-12-01T08:26:00Z"),
+        (
+            Member { zone: Some("Asia/Tokyo".into()), ..Member::default() },
+            "\"2010-12-01 08:26:00.25\"",
+            "2010-11-30T23:26:00.250000Z",
+        ),
+        (
+            Member { zone: Some("Asia/Tokyo".into()), ..Member::default() },
+            "\"2010-12-01T08:26:00Z\"",
+            "2010-12-01T08:26:00Z",
+        ),
     ];
     for (member, value, expected) in good {
         assert_eq!(read(member, value), Ok(expected.to_owned()), "{value}");
@@ -490,11 +543,17 @@ fn a_cell_with_a_unit_is_a_number() {
     // Goal: CSV has no JSON numbers, so the cell's text decides; other texts are read as times.
     let time = Member { unit: Some(TimeUnit::Millis), ..member("t") };
     let mapping = Mapping { timestamp: Some(From::Member(time)), ..Mapping::default() };
-    for (cell, expected) in [("1500", Some("1970-01-01T00:00:01.500000Z")), ("1970-01-01T00:00:01.5Z", Some("1970-01-01T00:00:01.500000Z")), ("1e3", None)] {
+    for (cell, expected) in [
+        ("1500", Some("1970-01-01T00:00:01.500000Z")),
+        ("1970-01-01T00:00:01.5Z", Some("1970-01-01T00:00:01.500000Z")),
+        ("1e3", None),
+    ] {
         let header = csv::ByteRecord::from(vec!["user_id", "event_type", "t"]);
         let cells = csv::ByteRecord::from(vec!["u", "e", cell]);
         let payload = Payload::Csv { header: &header, cells: &cells, raw: b"u,e,t" };
-        let time = read(mapped(mapping.clone()), payload).ok().map(|event| event.unwrap().split(' ').nth(5).unwrap().to_owned());
+        let time = read(mapped(mapping.clone()), payload)
+            .ok()
+            .map(|event| event.unwrap().split(' ').nth(5).unwrap().to_owned());
         assert_eq!(time.as_deref(), expected, "{cell}");
     }
 }

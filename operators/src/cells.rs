@@ -127,6 +127,36 @@ impl Slot {
     }
 }
 
+/// The slots of a job, and what is looked up most about them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Layout {
+    slots: Vec<Slot>,
+    /// Words of a cell, by slot.
+    widths: Vec<u8>,
+}
+
+impl Layout {
+    /// The layout of these slots.
+    #[must_use]
+    pub fn new(slots: Vec<Slot>) -> Layout {
+        let widths = slots.iter().map(|slot| 1 + slot.kind.width() as u8).collect();
+        Layout { slots, widths }
+    }
+
+    /// The slots.
+    #[must_use]
+    pub fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    /// Words of a cell of a slot.
+    #[inline]
+    #[must_use]
+    pub fn width(&self, slot: usize) -> usize {
+        usize::from(self.widths[slot])
+    }
+}
+
 /// What an event brings to a slot.
 #[derive(Clone, Copy, Debug)]
 pub struct Touch {
@@ -170,33 +200,34 @@ pub fn count_of(word: u64) -> u64 {
     word & LOW_MAX
 }
 
-/// A place in the cells that only moves forward, so that one pass serves all slots that an event touches.
-pub struct Cursor<'a> {
+/// Changes the cells of a key, keeping the place at which each slot's begin.
+pub struct Editor<'a> {
     words: &'a mut Vec<u64>,
-    slots: &'a [Slot],
-    at: usize,
+    starts: &'a mut [u32],
+    layout: &'a Layout,
     /// Least instant at which a cell that was added becomes superfluous.
     pub expires_at: Micros,
 }
 
 impl Cells {
-    /// A cursor before the first cell.
-    pub fn cursor<'a>(&'a mut self, slots: &'a [Slot]) -> Cursor<'a> {
-        Cursor { words: &mut self.words, slots, at: 0, expires_at: Micros::MAX }
+    /// An editor of these cells, of which `starts` are the places.
+    pub fn edit<'a>(&'a mut self, starts: &'a mut [u32], layout: &'a Layout) -> Editor<'a> {
+        Editor { words: &mut self.words, starts, layout, expires_at: Micros::MAX }
     }
 
     /// Fills `starts` with the place at which each slot's cells begin, and the end.
-    pub fn starts(&self, slots: &[Slot], starts: &mut Vec<u32>) {
+    pub fn starts(&self, layout: &Layout, starts: &mut Vec<u32>) {
         starts.clear();
+        let widths = layout.widths.as_slice();
         let mut at = 0;
-        while at < self.words.len() {
-            let slot = slot_of(self.words[at]);
+        while let Some(word) = self.words.get(at) {
+            let slot = slot_of(*word);
             while starts.len() <= slot {
                 starts.push(at as u32);
             }
-            at += 1 + slots[slot].kind.width();
+            at += usize::from(widths[slot]);
         }
-        starts.resize(slots.len() + 1, at as u32);
+        starts.resize(widths.len() + 1, at as u32);
     }
 
     /// The words.
@@ -212,13 +243,13 @@ impl Cells {
     }
 
     /// Drops what no window holds any more when the key clock stands at `key_clock`; returns when there will be more to drop.
-    pub fn expire(&mut self, slots: &[Slot], key_clock: Micros) -> Micros {
+    pub fn expire(&mut self, layout: &Layout, key_clock: Micros) -> Micros {
         let (mut from, mut to, mut next) = (0, 0, Micros::MAX);
         while from < self.words.len() {
-            let slot = &slots[slot_of(self.words[from])];
-            let width = 1 + slot.kind.width();
+            let at = slot_of(self.words[from]);
+            let width = layout.width(at);
             let cell = &self.words[from..from + width];
-            let expires_at = slot.expires_at(pane_of(cell[0]), &cell[1..]);
+            let expires_at = layout.slots[at].expires_at(pane_of(cell[0]), &cell[1..]);
             if expires_at > key_clock {
                 next = next.min(expires_at);
                 self.words.copy_within(from..from + width, to);
@@ -231,10 +262,10 @@ impl Cells {
     }
 }
 
-impl Cursor<'_> {
-    /// Takes an event into a slot. Slots must come in ascending order.
+impl Editor<'_> {
+    /// Takes an event into a slot.
     pub fn touch(&mut self, at: usize, touch: Touch) {
-        let slot = &self.slots[at];
+        let slot = &self.layout.slots[at];
         if let SlotKind::Sessions { gap } = slot.kind {
             return self.extend_session(at, gap, touch.time);
         }
@@ -253,147 +284,153 @@ impl Cursor<'_> {
     /// The cell of a trigger's past, made where there is none: `[time, ordinal and suppressed]`.
     pub fn firing(&mut self, at: usize) -> &mut [u64] {
         let key = cell_key(at, 0);
-        self.seek(key);
-        if !self.found(key) {
-            self.insert(key << LOW_BITS, &[Micros::MIN as u64, 0]);
+        let place = match self.find(at, key) {
+            Found::At(place) => place,
+            Found::Before(place) => {
+                self.insert(at, place, key << LOW_BITS, &[Micros::MIN as u64, 0]);
+                place
+            }
+        };
+        &mut self.words[place + 1..place + 3]
+    }
+
+    /// The last cell of the slot with this key, or the place where one belongs. Looks from the newest pane back: most events are new.
+    fn find(&self, at: usize, key: CellKey) -> Found {
+        let (begin, mut place) = self.range(at);
+        let width = self.layout.width(at);
+        while place > begin {
+            let before = key_of(self.words[place - width]);
+            if before == key {
+                return Found::At(place - width);
+            }
+            if before < key {
+                break;
+            }
+            place -= width;
         }
-        &mut self.words[self.at + 1..self.at + 3]
+        Found::Before(place)
     }
 
-    fn seek(&mut self, key: CellKey) {
-        while self.at < self.words.len() && key_of(self.words[self.at]) < key {
-            self.at += 1 + self.slots[slot_of(self.words[self.at])].kind.width();
-        }
+    fn range(&self, at: usize) -> (usize, usize) {
+        (self.starts[at] as usize, self.starts[at + 1] as usize)
     }
 
-    fn found(&self, key: CellKey) -> bool {
-        self.words.get(self.at).is_some_and(|word| key_of(*word) == key)
-    }
-
-    fn insert(&mut self, word: u64, payload: &[u64]) {
-        let slot = &self.slots[slot_of(word)];
+    fn insert(&mut self, at: usize, place: usize, word: u64, payload: &[u64]) {
+        let slot = &self.layout.slots[at];
         self.expires_at = self.expires_at.min(slot.expires_at(pane_of(word), payload));
-        let needed = 1 + payload.len();
-        if self.words.capacity() - self.words.len() < needed {
+        let (needed, old) = (1 + payload.len(), self.words.len());
+        if self.words.capacity() - old < needed {
             // Doubling would leave half of a million small keys' memory empty.
-            self.words.reserve_exact(needed.max(self.words.len() / 4).max(6));
+            self.words.reserve_exact(needed.max(old / 4).max(6));
         }
-        self.words.insert(self.at, word);
-        for (at, payload) in payload.iter().enumerate() {
-            self.words.insert(self.at + 1 + at, *payload);
-        }
+        self.words.resize(old + needed, 0);
+        self.words.copy_within(place..old, place + needed);
+        self.words[place] = word;
+        self.words[place + 1..place + needed].copy_from_slice(payload);
+        self.starts[at + 1..].iter_mut().for_each(|start| *start += needed as u32);
+    }
+
+    fn remove(&mut self, at: usize, place: usize) {
+        let width = self.layout.width(at);
+        self.words.drain(place..place + width);
+        self.starts[at + 1..].iter_mut().for_each(|start| *start -= width as u32);
     }
 
     fn count(&mut self, at: usize, pane: i64) {
         let key = cell_key(at, pane);
-        self.seek(key);
-        while self.found(key) {
-            if count_of(self.words[self.at]) < LOW_MAX {
-                self.words[self.at] += 1;
-                return;
-            }
-            self.at += 1;
+        match self.find(at, key) {
+            Found::At(place) if count_of(self.words[place]) < LOW_MAX => self.words[place] += 1,
+            // Full: the next cell of the pane goes on.
+            Found::At(place) => self.insert(at, place + 1, key << LOW_BITS | 1, &[]),
+            Found::Before(place) => self.insert(at, place, key << LOW_BITS | 1, &[]),
         }
-        self.insert(key << LOW_BITS | 1, &[]);
     }
 
     fn fold(&mut self, at: usize, pane: i64, kind: SlotKind, touch: Touch) {
         let key = cell_key(at, pane);
-        self.seek(key);
-        if !self.found(key) {
-            let time = touch.time as u64;
-            let one = 1_f64.to_bits();
-            let payload: &[u64] = match kind {
-                SlotKind::Latest => &[time],
-                SlotKind::Last | SlotKind::First => &[time, touch.value],
-                SlotKind::Decay { .. } => &[time, one],
-                SlotKind::DecayOf { .. } => &[time, one, touch.value],
-                _ => &[touch.value],
-            };
-            return self.insert(key << LOW_BITS, payload);
-        }
-        let payload = &mut self.words[self.at + 1..self.at + 1 + kind.width()];
-        fold_payload(kind, payload, touch);
+        let place = match self.find(at, key) {
+            Found::At(place) => {
+                let payload = &mut self.words[place + 1..place + 1 + kind.width()];
+                return fold_payload(kind, payload, touch);
+            }
+            Found::Before(place) => place,
+        };
+        let time = touch.time as u64;
+        let one = 1_f64.to_bits();
+        let payload: &[u64] = match kind {
+            SlotKind::Latest => &[time],
+            SlotKind::Last | SlotKind::First => &[time, touch.value],
+            SlotKind::Decay { .. } => &[time, one],
+            SlotKind::DecayOf { .. } => &[time, one, touch.value],
+            _ => &[touch.value],
+        };
+        self.insert(at, place, key << LOW_BITS, payload);
     }
 
     /// Moves a value to the pane, adds it, or notes in the slot behind that there was no room.
     fn add_value(&mut self, at: usize, pane: i64, max: u32, touch: Touch) {
-        let (begin, end) = self.slot_range(at);
-        let oldest = self.slots[at].oldest(touch.key_clock);
-        let mut known = None;
-        let mut held = 0;
+        let (begin, end) = self.range(at);
+        let oldest = self.layout.slots[at].oldest(touch.key_clock);
+        let (mut known, mut held) = (None, 0);
         for (index, cell) in self.words[begin..end].chunks_exact(2).enumerate() {
-            let gone = pane_of(cell[0]) < oldest;
-            if cell[1] == touch.value {
-                known = (!gone).then_some((begin + 2 * index, pane_of(cell[0])));
-                if known.is_some() {
+            let seen = pane_of(cell[0]);
+            if seen >= oldest {
+                if cell[1] == touch.value {
+                    known = Some((begin + 2 * index, seen));
                     break;
                 }
+                held += 1;
             }
-            held += u32::from(!gone);
         }
         match known {
             Some((_, seen)) if seen >= pane => return,
-            Some((place, _)) => {
-                self.words.drain(place..place + 2);
-                self.at = begin;
-            }
-            None if held >= max => {
-                self.at = end;
-                return self.refuse(at + 1, pane);
-            }
+            Some((place, _)) => self.remove(at, place),
+            None if held >= max => return self.refuse(at + 1, pane),
             None => {}
         }
         let key = cell_key(at, pane);
-        self.seek(key);
-        self.insert(key << LOW_BITS, &[touch.value]);
-        self.at = begin;
+        let (Found::At(place) | Found::Before(place)) = self.find(at, key);
+        self.insert(at, place, key << LOW_BITS, &[touch.value]);
     }
 
     fn refuse(&mut self, at: usize, pane: i64) {
         let key = cell_key(at, pane);
-        self.seek(key);
-        if !self.found(key) {
-            self.insert(key << LOW_BITS, &[]);
+        if let Found::Before(place) = self.find(at, key) {
+            self.insert(at, place, key << LOW_BITS, &[]);
         }
     }
 
     /// Joins the event to the sessions that it touches, at most one on either side.
     fn extend_session(&mut self, at: usize, gap: Micros, time: Micros) {
-        let (begin, end) = self.slot_range(at);
+        let (begin, mut end) = self.range(at);
         let (mut first, mut last) = (time, time);
-        let mut index = begin;
-        let mut end = end;
-        while index < end {
-            let (start, stop) = (self.words[index + 1] as Micros, self.words[index + 2] as Micros);
+        let mut place = begin;
+        while place < end {
+            let (start, stop) = (self.words[place + 1] as Micros, self.words[place + 2] as Micros);
             if start.saturating_sub(gap) > time {
                 break;
             }
             if stop.saturating_add(gap) < time {
-                index += 3;
+                place += 3;
                 continue;
             }
             (first, last) = (first.min(start), last.max(stop));
-            self.words.drain(index..index + 3);
+            if (first, last) == (start, stop) {
+                return;
+            }
+            self.remove(at, place);
             end -= 3;
         }
-        // What stands before `index` ended earlier, what follows begins later: this keeps the order of starts.
-        self.at = index;
-        let key = cell_key(at, self.slots[at].pane_of(first));
-        self.insert(key << LOW_BITS, &[first as u64, last as u64]);
-        self.at = begin;
+        // What stands before `place` ended earlier, what follows begins later: this keeps the order of starts.
+        let key = cell_key(at, self.layout.slots[at].pane_of(first));
+        self.insert(at, place, key << LOW_BITS, &[first as u64, last as u64]);
     }
+}
 
-    fn slot_range(&mut self, at: usize) -> (usize, usize) {
-        self.seek((at as u64) << PANE_BITS);
-        let begin = self.at;
-        let width = 1 + self.slots[at].kind.width();
-        let mut end = begin;
-        while end < self.words.len() && slot_of(self.words[end]) == at {
-            end += width;
-        }
-        (begin, end)
-    }
+/// Where a cell is, or belongs.
+enum Found {
+    At(usize),
+    Before(usize),
 }
 
 fn fold_payload(kind: SlotKind, payload: &mut [u64], touch: Touch) {
@@ -447,14 +484,19 @@ mod tests {
         Slot { kind, lane: 0, pane: 10, panes, value: 0, text: false }
     }
 
-    fn touch(cells: &mut Cells, slots: &[Slot], at: usize, time: Micros, value: u64) {
-        cells.cursor(slots).touch(at, Touch { time, value, key_clock: time });
+    fn touch(cells: &mut Cells, layout: &Layout, at: usize, time: Micros, value: u64) {
+        let mut starts = Vec::new();
+        cells.starts(layout, &mut starts);
+        cells.edit(&mut starts, layout).touch(at, Touch { time, value, key_clock: time });
+        let kept = std::mem::take(&mut starts);
+        cells.starts(layout, &mut starts);
+        assert_eq!(kept, starts, "an edit keeps the starts");
     }
 
     #[test]
     fn a_count_overflows_into_the_next_cell() {
         // Starts just below the limit of the low bits and counts past it.
-        let slots = [slot(SlotKind::Count, 2)];
+        let slots = Layout::new(vec![slot(SlotKind::Count, 2)]);
         let mut cells = Cells { words: vec![cell_key(0, 3) << LOW_BITS | (LOW_MAX - 1)] };
         for _ in 0..3 {
             touch(&mut cells, &slots, 0, 35, 0);
@@ -466,12 +508,11 @@ mod tests {
     #[test]
     fn cells_stay_ordered_and_expire() {
         // Negative panes included: event times before 1970 are valid.
-        let slots = [slot(SlotKind::Count, 2), slot(SlotKind::Sum, 2)];
+        let slots = Layout::new(vec![slot(SlotKind::Count, 2), slot(SlotKind::Sum, 2)]);
         let mut cells = Cells::default();
         for time in [-25, 15, -5, 35] {
-            let mut cursor = cells.cursor(&slots);
             for at in 0..2 {
-                cursor.touch(at, Touch { time, value: 2_f64.to_bits(), key_clock: time });
+                touch(&mut cells, &slots, at, time, 2_f64.to_bits());
             }
         }
         let mut starts = Vec::new();
@@ -486,7 +527,7 @@ mod tests {
     #[test]
     fn a_late_event_bridges_two_sessions() {
         // 100 and 120 are apart by more than the gap until 110 comes.
-        let slots = [slot(SlotKind::Sessions { gap: 10 }, 100)];
+        let slots = Layout::new(vec![slot(SlotKind::Sessions { gap: 10 }, 100)]);
         let mut cells = Cells::default();
         for time in [100, 120, 110] {
             touch(&mut cells, &slots, 0, time, 0);
@@ -497,7 +538,7 @@ mod tests {
     #[test]
     fn a_full_set_refuses_and_remembers_it() {
         // Two values fit; the third is refused until the first has left the window.
-        let slots = [slot(SlotKind::Values { max: 2 }, 2), slot(SlotKind::Refused, 2)];
+        let slots = Layout::new(vec![slot(SlotKind::Values { max: 2 }, 2), slot(SlotKind::Refused, 2)]);
         let mut cells = Cells::default();
         for (time, value) in [(5, 1), (15, 2), (16, 3), (25, 3), (17, 2)] {
             touch(&mut cells, &slots, 0, time, value);

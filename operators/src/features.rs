@@ -5,7 +5,7 @@
 use whisperer_schemas::time::{DAY, MINUTE, Micros};
 
 use crate::{
-    cells::{Slot, count_of, decay_factor, pane_of},
+    cells::{Layout, count_of, decay_factor, pane_of},
     spec::days,
     window::Window,
 };
@@ -99,7 +99,7 @@ pub struct CellsView<'a> {
     /// As [`crate::cells::Cells::starts`] fills it.
     pub starts: &'a [u32],
     /// The job's slots.
-    pub slots: &'a [Slot],
+    pub layout: &'a Layout,
 }
 
 impl<'a> CellsView<'a> {
@@ -107,7 +107,7 @@ impl<'a> CellsView<'a> {
     #[inline]
     pub fn cells(&self, slot: usize) -> std::slice::ChunksExact<'a, u64> {
         let range = self.starts[slot] as usize..self.starts[slot + 1] as usize;
-        self.words[range].chunks_exact(1 + self.slots[slot].kind.width())
+        self.words[range].chunks_exact(self.layout.width(slot))
     }
 
     /// A slot's cells inside a window as of `now`, oldest first.

@@ -4,8 +4,9 @@
 //! record ─▶ timers due ≤ pw ─▶ duplicate? ─▶ late? ─┬─ no ─▶ timers due ≤ t ─▶ apply ─▶ evaluate
 //!                                                   └─ yes ─▶ apply
 //! ```
-//! The order above is the contract (SEMANTICS, "Order"): a key's timers come before whatever is done to the record. Since the
-//! global watermark never exceeds the `pw` of a later record, [`Keys::advance`] may fire timers at any moment, or never.
+//! The order above is the contract (docs/semantics.md, "When conditions are looked at"): a key's timers come before whatever is
+//! done to the record. Since the global watermark never exceeds the `pw` of a later record, [`Keys::advance`] may fire timers at
+//! any moment, or never.
 
 use std::sync::Arc;
 
@@ -188,8 +189,7 @@ impl Keys {
     pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
         let at = self.find_or_insert(record);
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-        let mut turn = Turn { engine: &mut self.engine, state, epoch, outputs };
-        turn.record(record, pw);
+        Turn { engine: &mut self.engine, state, epoch, outputs, found: false }.record(record, pw);
         reschedule(&mut self.wheel, state, at);
     }
 
@@ -202,7 +202,7 @@ impl Keys {
                 continue;
             }
             state.entry = Micros::MAX;
-            Turn { engine: &mut self.engine, state, epoch, outputs }.fire_until(watermark);
+            Turn { engine: &mut self.engine, state, epoch, outputs, found: false }.fire_until(watermark);
             reschedule(&mut self.wheel, state, at);
         }
         true
@@ -219,7 +219,7 @@ impl Keys {
         let until = (from + limit).min(self.len());
         for at in from..until {
             let state = &mut self.blocks[at / BLOCK][at % BLOCK];
-            Turn { engine: &mut self.engine, state, epoch, outputs }.profile(watermark, true);
+            Turn { engine: &mut self.engine, state, epoch, outputs, found: false }.profile(watermark, true);
         }
         (until < self.len()).then_some(until)
     }
@@ -287,9 +287,18 @@ struct Turn<'a> {
     state: &'a mut KeyState,
     epoch: Epoch,
     outputs: &'a mut Outputs,
+    /// Whether the engine's starts are those of this key's cells.
+    found: bool,
 }
 
 impl Turn<'_> {
+    fn find_starts(&mut self) {
+        if !self.found {
+            self.engine.find_starts(&self.state.cells);
+            self.found = true;
+        }
+    }
+
     fn record(&mut self, record: &Record, pw: Micros) {
         self.engine.counts.nulls += u64::from(record.nulls);
         self.fire_until(pw);
@@ -324,7 +333,7 @@ impl Turn<'_> {
     /// Fires what is due at the earliest pending instant: one evaluation, and a profile row after it.
     fn fire(&mut self) {
         let due = self.state.due;
-        self.engine.find_starts(&self.state.cells);
+        self.find_starts();
         let evaluation = self.engine.job.asks.next_evaluation(self.engine.cells(self.state), self.state.times());
         self.state.floor = due;
         if evaluation == due {
@@ -343,30 +352,31 @@ impl Turn<'_> {
 
     /// Takes an event into the aggregates.
     fn apply(&mut self, record: &Record, clock: Micros) {
-        let Engine { job, texts, .. } = &mut *self.engine;
         let state = &mut *self.state;
         state.key_clock = clock;
         state.floor = state.floor.max(clock);
         state.changed = true;
         if clock >= state.expires_at {
-            state.expires_at = state.cells.expire(&job.slots, clock);
+            state.expires_at = state.cells.expire(&self.engine.job.layout, clock);
+            self.found = false;
         }
-        let mut cursor = state.cells.cursor(&job.slots);
+        self.find_starts();
+        let Engine { job, texts, starts, .. } = &mut *self.engine;
+        let mut editor = self.state.cells.edit(starts, &job.layout);
         let mut lanes = record.lanes;
         while lanes != 0 {
             let lane = lanes.trailing_zeros() as usize;
             lanes &= lanes - 1;
             for at in &job.lane_slots[lane] {
-                let slot = &job.slots[*at];
+                let slot = &job.layout.slots()[*at];
                 let value = match slot.text {
                     true => record.texts[slot.value].as_ref().map_or(0, |text| u64::from(texts.number(text))),
                     false => record.values.get(slot.value).copied().unwrap_or_default(),
                 };
-                cursor.touch(*at, Touch { time: record.time, value, key_clock: clock });
+                editor.touch(*at, Touch { time: record.time, value, key_clock: clock });
             }
         }
-        state.expires_at = state.expires_at.min(cursor.expires_at);
-        self.engine.find_starts(&self.state.cells);
+        self.state.expires_at = self.state.expires_at.min(editor.expires_at);
     }
 
     /// Evaluates scores, stages and triggers at `now`; the starts of the slots' cells must be those of the state.
@@ -407,8 +417,8 @@ impl Turn<'_> {
     /// An edge of an armed trigger: a decision, unless the last one is too near.
     fn edge(&mut self, job: &CompiledJob, at: usize, now: Micros, cause: Cause<'_>) {
         let trigger = &job.triggers[at];
-        let mut cursor = self.state.cells.cursor(&job.slots);
-        let past = cursor.firing(job.firings + at);
+        let mut editor = self.state.cells.edit(&mut self.engine.starts, &job.layout);
+        let past = editor.firing(job.firings + at);
         let (last, ordinal) = (past[0] as Micros, past[1] >> 32);
         let first = last == Micros::MIN;
         if !first && now.saturating_sub(last) < trigger.cooldown {
@@ -421,16 +431,14 @@ impl Turn<'_> {
                 self.state.disarmed |= 1 << at;
             }
             self.engine.counts.decisions[at] += 1;
-            self.engine.find_starts(&self.state.cells);
             let moment = Moment { now, epoch: self.epoch };
             let row = rows::decision(self.engine, self.state, moment, (at, ordinal as u32), cause);
             self.outputs.decisions.push(row);
         }
-        self.engine.find_starts(&self.state.cells);
     }
 
     fn profile(&mut self, now: Micros, last: bool) {
-        self.engine.find_starts(&self.state.cells);
+        self.find_starts();
         let moment = Moment { now, epoch: self.epoch };
         let row = rows::profile(self.engine, self.state, moment, last);
         self.outputs.profiles.push(row);
@@ -446,17 +454,17 @@ impl Turn<'_> {
 
 impl Engine {
     fn find_starts(&mut self, cells: &Cells) {
-        cells.starts(&self.job.slots, &mut self.starts);
+        cells.starts(&self.job.layout, &mut self.starts);
     }
 
     /// The cells of a key; the starts must be those of the key.
     pub(crate) fn cells<'a>(&'a self, state: &'a KeyState) -> CellsView<'a> {
-        CellsView { words: state.cells.words(), starts: &self.starts, slots: &self.job.slots }
+        CellsView { words: state.cells.words(), starts: &self.starts, layout: &self.job.layout }
     }
 
     /// Reads features of a key as of `now`.
     pub(crate) fn read(&mut self, features: &[usize], state: &KeyState, now: Micros) {
-        let cells = CellsView { words: state.cells.words(), starts: &self.starts, slots: &self.job.slots };
+        let cells = CellsView { words: state.cells.words(), starts: &self.starts, layout: &self.job.layout };
         self.values.read(&self.job, features, cells, now);
     }
 }

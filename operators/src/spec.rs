@@ -168,7 +168,7 @@ pub struct SnapshotSpec {
     pub full_every: Option<Micros>,
 }
 
-/// What a feature computes; `reference/JOBS.md` of the design defines each.
+/// What a feature computes; `docs/jobs.md` defines each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[allow(missing_docs, reason = "the names are the definitions")]
 pub enum Aggregate {

@@ -15,6 +15,8 @@
 //! | [`digest`] | hashes of rows and of whole tables, in any order |
 //! | [`error`] | what can go wrong |
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
+
 pub mod arrow;
 pub mod decision;
 pub mod digest;

@@ -1,5 +1,7 @@
 //! The JSON Schema of the event: it carries the whole contract, takes what is valid and refuses what is not.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeSet;
 
 use serde_json::Value;

@@ -1,5 +1,7 @@
 //! The Protobuf files: they compile, carry the contract and the tables' columns, and old bytes stay readable.
 
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
 use std::collections::BTreeMap;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, ReflectMessage, prost::Message};

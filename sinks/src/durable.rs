@@ -7,7 +7,7 @@ use std::{
     ffi::OsString,
     fmt,
     fs::{self, File, Metadata, OpenOptions, TryLockError},
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
@@ -47,7 +47,8 @@ pub fn create_folder(folder: &Path) -> Result<(), SinkError> {
     }
     match fs::create_dir(folder) {
         // Another worker was faster.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && folder.is_dir() => Ok(()),
+        Err(_) if folder.is_dir() => Ok(()),
+        Err(_) if folder.exists() => Err(io("use as a folder", folder)(ErrorKind::NotADirectory.into())),
         Err(error) => Err(io("create", folder)(error)),
         Ok(()) => sync_folder(above),
     }

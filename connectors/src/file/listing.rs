@@ -85,7 +85,8 @@ pub(super) fn list(root: &Path, path: &str) -> Result<Vec<InputFile>, SourceErro
     let mut paths = if whole.is_dir() { folder(&whole)? } else { matches(&whole)? };
     paths.sort_by(|left, right| natural_order(left, right));
     let known = paths.into_iter().filter_map(|path| kind(&path).map(|(shape, encoding)| (path, shape, encoding)));
-    let files: Vec<_> = known.map(|(path, shape, encoding)| measured(path, shape, encoding)).collect::<Result<_, _>>()?;
+    let files: Vec<_> =
+        known.map(|(path, shape, encoding)| measured(path, shape, encoding)).collect::<Result<_, _>>()?;
     match files.is_empty() {
         true => Err(SourceError::NoFile { pattern: whole.display().to_string() }),
         false => Ok(files),
@@ -110,7 +111,8 @@ fn matches(pattern: &Path) -> Result<Vec<PathBuf>, SourceError> {
     let wrong = |detail: String| SourceError::Pattern { pattern: text.to_string(), detail };
     let options = glob::MatchOptions { require_literal_leading_dot: true, ..glob::MatchOptions::new() };
     let paths = glob::glob_with(&text, options).map_err(|error| wrong(error.to_string()))?;
-    let paths: Vec<PathBuf> = paths.collect::<Result<_, _>>().map_err(|error| io_error(error.path(), io::Error::other(error.to_string())))?;
+    let paths: Vec<PathBuf> =
+        paths.collect::<Result<_, _>>().map_err(|error| io_error(error.path(), io::Error::other(error.to_string())))?;
     Ok(paths.into_iter().filter(|path| path.is_file()).collect())
 }
 

@@ -56,7 +56,9 @@ impl FileSource {
     /// Where the path names no file, a single file has an unknown ending, or an epoch has no size.
     pub fn new(options: FileOptions) -> Result<FileSource, SourceError> {
         if matches!(options.epoch_size, EpochSize::Bytes(0) | EpochSize::Records(0)) {
-            return Err(SourceError::Settings("an epoch of the file source must hold at least one byte or record".into()));
+            return Err(SourceError::Settings(
+                "an epoch of the file source must hold at least one byte or record".into(),
+            ));
         }
         let files = listing::list(&options.root, &options.path)?;
         let partitions = match options.partitioned {

@@ -4,11 +4,10 @@
 //! a lone surrogate or a number beyond f64 anywhere is no valid record. Text without escapes is borrowed from the input, text with
 //! escapes is copied to a scratch buffer.
 
-use std::fmt;
-
-use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
-
-use super::members::{Members, UNWANTED};
+use super::{
+    members::{Members, UNWANTED},
+    scan::{Fault, Number, Scanner, Text},
+};
 
 /// Arrays and objects inside one another that a record may have; deeper ones are invalid. It bounds the stack.
 pub(super) const DEPTH_MAX: u8 = 128;
@@ -24,6 +23,8 @@ pub(super) enum Captured<'a> {
     Bool(bool),
     Unsigned(u64),
     Signed(i64),
+    /// An integer that does not fit into 64 bits, or `-0`: its text.
+    Integer(&'a str),
     Float(f64),
     Text(&'a str),
     /// Text with escapes: a range of the scratch buffer, until the walk is done.
@@ -44,33 +45,49 @@ pub(super) fn capture<'a>(
     slots: &mut Vec<Captured<'a>>,
     scratch: &mut String,
 ) -> Result<(), String> {
+    let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
     slots.clear();
     slots.resize(members.slots(), Captured::Absent);
     scratch.clear();
-    let mut walk = Walk { members, slots, scratch };
-    let mut deserializer = sonic_rs::Deserializer::from_slice(json);
-    let result = Value { walk: &mut walk, slot: 0, depth: 0 }.deserialize(&mut deserializer);
-    result.and_then(|()| deserializer.end()).map_err(|error| one_line(&error))?;
-    match slots[0] {
-        Captured::Object => Ok(()),
-        _ => Err("not an object".into()),
-    }
-}
-
-/// The parser's errors go on with an excerpt of the input, which the dead letter holds anyway.
-#[cold]
-fn one_line(error: &sonic_rs::Error) -> String {
-    let text = error.to_string();
-    text.lines().next().unwrap_or("not JSON").to_owned()
+    let mut walk = Walk { members, slots, scan: Scanner { text, at: 0, scratch } };
+    walk.record().map_err(|fault| format!("{} at byte {}", fault.what, fault.at))
 }
 
 struct Walk<'w, 'a> {
     members: &'w Members,
-    slots: &'w mut Vec<Captured<'a>>,
-    scratch: &'w mut String,
+    slots: &'w mut [Captured<'a>],
+    scan: Scanner<'a, 'w>,
 }
 
 impl<'a> Walk<'_, 'a> {
+    /// The whole text: one object and white space.
+    fn record(&mut self) -> Result<(), Fault> {
+        if self.scan.peek_token() != Some(b'{') {
+            return Err(self.scan.fault("not an object"));
+        }
+        self.object(0, DEPTH_MAX)?;
+        match self.scan.peek_token() {
+            Some(_) => Err(self.scan.fault("more than one value")),
+            None => Ok(()),
+        }
+    }
+
+    /// A value of the member in `slot`, which may hold as many arrays and objects inside one another as `depth` says.
+    fn value(&mut self, slot: u16, depth: u8) -> Result<(), Fault> {
+        let captured = match self.scan.peek_token() {
+            Some(b'"') => return self.string(slot),
+            Some(b'-' | b'0'..=b'9') => self.number()?,
+            Some(b'{') => return self.object(slot, depth),
+            Some(b'[') => return self.array(slot, depth),
+            Some(b't') => self.scan.literal("true").map(|()| Captured::Bool(true))?,
+            Some(b'f') => self.scan.literal("false").map(|()| Captured::Bool(false))?,
+            Some(b'n') => self.scan.literal("null").map(|()| Captured::Null)?,
+            _ => return Err(self.scan.fault("not a value")),
+        };
+        self.set(slot, captured);
+        Ok(())
+    }
+
     #[inline]
     fn set(&mut self, slot: u16, value: Captured<'a>) {
         if slot != UNWANTED {
@@ -78,160 +95,100 @@ impl<'a> Walk<'_, 'a> {
         }
     }
 
-    /// The slot of a member; of a repeated one, the values kept so far are forgotten.
     #[inline]
-    fn enter(&mut self, slot: u16, name: &str) -> u16 {
-        let child = self.members.child(slot, name);
-        if child != UNWANTED && self.slots[usize::from(child)] != Captured::Absent {
-            self.slots[self.members.subtree(child)].fill(Captured::Absent);
-        }
-        child
-    }
-
-    fn has_children(&self, slot: u16) -> bool {
-        slot != UNWANTED && self.members.has_children(slot)
-    }
-}
-
-/// A value of the member in `slot`, below `depth` arrays and objects.
-struct Value<'v, 'w, 'a> {
-    walk: &'v mut Walk<'w, 'a>,
-    slot: u16,
-    depth: u8,
-}
-
-impl Value<'_, '_, '_> {
-    fn deeper<E: Error>(&self) -> Result<u8, E> {
-        match self.depth {
-            DEPTH_MAX => Err(E::custom(format_args!("more than {DEPTH_MAX} arrays and objects inside one another"))),
-            depth => Ok(depth + 1),
-        }
-    }
-}
-
-impl<'a> DeserializeSeed<'a> for Value<'_, '_, 'a> {
-    type Value = ();
-
-    #[inline]
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Value<'_, '_, 'a> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a JSON value")
-    }
-
-    #[inline]
-    fn visit_unit<E: Error>(self) -> Result<(), E> {
-        self.walk.set(self.slot, Captured::Null);
-        Ok(())
-    }
-
-    #[inline]
-    fn visit_bool<E: Error>(self, truth: bool) -> Result<(), E> {
-        self.walk.set(self.slot, Captured::Bool(truth));
-        Ok(())
-    }
-
-    #[inline]
-    fn visit_u64<E: Error>(self, number: u64) -> Result<(), E> {
-        self.walk.set(self.slot, Captured::Unsigned(number));
-        Ok(())
-    }
-
-    #[inline]
-    fn visit_i64<E: Error>(self, number: i64) -> Result<(), E> {
-        self.walk.set(self.slot, Captured::Signed(number));
-        Ok(())
-    }
-
-    #[inline]
-    fn visit_f64<E: Error>(self, number: f64) -> Result<(), E> {
-        if !number.is_finite() {
-            return Err(E::custom("a number beyond the range of f64"));
-        }
-        self.walk.set(self.slot, Captured::Float(number));
-        Ok(())
-    }
-
-    #[inline]
-    fn visit_borrowed_str<E: Error>(self, text: &'a str) -> Result<(), E> {
-        self.walk.set(self.slot, Captured::Text(text));
-        Ok(())
-    }
-
-    fn visit_str<E: Error>(self, text: &str) -> Result<(), E> {
-        if self.slot != UNWANTED {
-            let start = self.walk.scratch.len();
-            self.walk.scratch.push_str(text);
-            self.walk.set(self.slot, Captured::Escaped(start, self.walk.scratch.len()));
+    fn string(&mut self, slot: u16) -> Result<(), Fault> {
+        match self.scan.string()? {
+            // Where nobody wants it, the slice is not even made.
+            Text::Plain(..) | Text::Escaped(..) if slot == UNWANTED => {}
+            Text::Plain(start, end) => self.set(slot, Captured::Text(&self.scan.text[start..end])),
+            Text::Escaped(start, end) => self.set(slot, Captured::Escaped(start, end)),
         }
         Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'a>>(self, mut elements: A) -> Result<(), A::Error> {
-        let depth = self.deeper()?;
-        self.walk.set(self.slot, Captured::Array);
-        while elements.next_element_seed(Value { walk: self.walk, slot: UNWANTED, depth })?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_map<A: MapAccess<'a>>(self, mut members: A) -> Result<(), A::Error> {
-        let depth = self.deeper()?;
-        self.walk.set(self.slot, Captured::Object);
-        let wanted = if self.walk.has_children(self.slot) { self.slot } else { UNWANTED };
-        while let Some(slot) = members.next_key_seed(Name { walk: self.walk, object: wanted })? {
-            members.next_value_seed(Value { walk: self.walk, slot, depth })?;
-        }
-        Ok(())
-    }
-}
-
-/// A member's name; gives its slot.
-struct Name<'v, 'w, 'a> {
-    walk: &'v mut Walk<'w, 'a>,
-    object: u16,
-}
-
-impl<'a> DeserializeSeed<'a> for Name<'_, '_, 'a> {
-    type Value = u16;
-
-    #[inline]
-    fn deserialize<D: Deserializer<'a>>(self, deserializer: D) -> Result<u16, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'a> Visitor<'a> for Name<'_, '_, 'a> {
-    type Value = u16;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a member's name")
-    }
-
-    #[inline]
-    fn visit_str<E: Error>(self, name: &str) -> Result<u16, E> {
-        Ok(match self.object {
-            UNWANTED => UNWANTED,
-            object => self.walk.enter(object, name),
+    fn number(&mut self) -> Result<Captured<'a>, Fault> {
+        Ok(match self.scan.number()? {
+            Number::Unsigned(number) => Captured::Unsigned(number),
+            Number::Signed(number) => Captured::Signed(number),
+            Number::Float(number) => Captured::Float(number),
+            Number::Long(start) => {
+                let text = &self.scan.text[start..self.scan.at];
+                match text.parse() {
+                    Ok(number) if f64::is_finite(number) => Captured::Integer(text),
+                    _ => return Err(self.scan.fault("a number beyond the range of f64")),
+                }
+            }
         })
     }
-}
 
-/// The text of an integer too large for 64 bits, as it stands at `path`; none where something else stands there.
-#[cold]
-pub(super) fn integer_text(json: &[u8], path: &[String]) -> Option<String> {
-    let mut text = String::from_utf8(json.to_vec()).ok()?;
-    for name in path {
-        let members = sonic_rs::to_object_iter(text.as_str()).filter_map(Result::ok);
-        let value = members.filter(|(member, _)| member == name).last()?.1.as_raw_str().to_owned();
-        text = value;
+    fn array(&mut self, slot: u16, depth: u8) -> Result<(), Fault> {
+        let depth = self.enter(depth)?;
+        self.set(slot, Captured::Array);
+        if self.scan.peek_token() == Some(b']') {
+            self.scan.at += 1;
+            return Ok(());
+        }
+        loop {
+            self.value(UNWANTED, depth)?;
+            match self.scan.peek_token() {
+                Some(b',') => self.scan.at += 1,
+                Some(b']') => break,
+                _ => return Err(self.scan.fault("neither , nor ] after an element")),
+            }
+        }
+        self.scan.at += 1;
+        Ok(())
     }
-    let digits = text.strip_prefix('-').unwrap_or(&text);
-    let integer = !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit());
-    integer.then_some(text)
+
+    fn object(&mut self, slot: u16, depth: u8) -> Result<(), Fault> {
+        let depth = self.enter(depth)?;
+        self.set(slot, Captured::Object);
+        let wanted = if slot != UNWANTED && self.members.has_children(slot) { slot } else { UNWANTED };
+        if self.scan.peek_token() == Some(b'}') {
+            self.scan.at += 1;
+            return Ok(());
+        }
+        loop {
+            let member = self.name(wanted)?;
+            if self.scan.peek_token() != Some(b':') {
+                return Err(self.scan.fault("no : after a name"));
+            }
+            self.scan.at += 1;
+            self.value(member, depth)?;
+            match self.scan.peek_token() {
+                Some(b',') => self.scan.at += 1,
+                Some(b'}') => break,
+                _ => return Err(self.scan.fault("neither , nor } after a member")),
+            }
+        }
+        self.scan.at += 1;
+        Ok(())
+    }
+
+    /// Goes past the bracket of an array or object.
+    fn enter(&mut self, depth: u8) -> Result<u8, Fault> {
+        let below =
+            depth.checked_sub(1).ok_or_else(|| self.scan.fault("more than 128 arrays and objects inside one another"));
+        self.scan.at += 1;
+        below
+    }
+
+    /// A member's name in the object of slot `object`; gives the member's slot.
+    #[inline]
+    fn name(&mut self, object: u16) -> Result<u16, Fault> {
+        if self.scan.peek_token() != Some(b'"') {
+            return Err(self.scan.fault("not a name"));
+        }
+        let text = self.scan.string()?;
+        let member = match text {
+            _ if object == UNWANTED => UNWANTED,
+            Text::Plain(start, end) => self.members.child(object, &self.scan.text[start..end]),
+            Text::Escaped(start, end) => self.members.child(object, &self.scan.scratch[start..end]),
+        };
+        if member != UNWANTED && self.slots[usize::from(member)] != Captured::Absent {
+            // A repeated member: what the earlier one held is forgotten.
+            self.slots[self.members.subtree(member)].fill(Captured::Absent);
+        }
+        Ok(member)
+    }
 }

@@ -9,7 +9,7 @@ use whisperer_schemas::event::{
 
 use super::{
     EventTypes, FormatOptions, Ids,
-    capture::{Captured, integer_text},
+    capture::Captured,
     plan::{Feed, Found, Plan},
 };
 
@@ -32,14 +32,8 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order in which they are tested.
-    pub const ALL: [Reason; 6] = [
-        Reason::TooLarge,
-        Reason::InvalidJson,
-        Reason::MissingField,
-        Reason::BadTime,
-        Reason::Schema,
-        Reason::Future,
-    ];
+    pub const ALL: [Reason; 6] =
+        [Reason::TooLarge, Reason::InvalidJson, Reason::MissingField, Reason::BadTime, Reason::Schema, Reason::Future];
 
     /// The reason as dead letters show it.
     #[must_use]
@@ -83,8 +77,6 @@ pub(super) struct Candidate<'a> {
     pub(super) options: &'a FormatOptions,
     pub(super) slots: &'a [Captured<'a>],
     pub(super) scratch: &'a str,
-    /// The record as it came, for integers that do not fit into 64 bits.
-    pub(super) raw: &'a [u8],
 }
 
 /// The fields that the schema check found valid.
@@ -147,12 +139,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    fn optional_id(
-        &self,
-        feed: &'a Feed<u16>,
-        field: &str,
-        prefix: &str,
-    ) -> Result<Option<Cow<'a, str>>, Rejection> {
+    fn optional_id(&self, feed: &'a Feed<u16>, field: &str, prefix: &str) -> Result<Option<Cow<'a, str>>, Rejection> {
         match self.find(feed) {
             Found::Missing => Ok(None),
             _ => self.id(feed, field, prefix).map(Some),
@@ -164,21 +151,11 @@ impl<'a> Candidate<'a> {
         match (self.options.ids, self.find(feed)) {
             (Ids::Strict, Found::Text(text) | Found::Cell(text)) if is_native_id(prefix, text) => Ok(text.into()),
             (Ids::Any, Found::Text(text) | Found::Cell(text)) if is_any_id(text) => Ok(text.into()),
-            (Ids::Any, found) => match self.integer(feed, found).filter(|text| is_any_id(text)) {
-                Some(text) => Ok(text.into()),
-                None => Err(wrong_any_id(field, found)),
-            },
+            (Ids::Any, Found::Integer(text)) if is_any_id(text) => Ok(text.into()),
+            (Ids::Any, Found::Unsigned(number)) => Ok(number.to_string().into()),
+            (Ids::Any, Found::Signed(number)) => Ok(number.to_string().into()),
+            (Ids::Any, found) => Err(wrong_any_id(field, found)),
             (Ids::Strict, found) => Err(wrong_native_id(field, found, prefix)),
-        }
-    }
-
-    /// The decimal text of an integer; none where the value is not one.
-    fn integer(&self, feed: &Feed<u16>, found: Found<'_>) -> Option<String> {
-        match (found, feed.member()) {
-            (Found::Unsigned(number), _) => Some(number.to_string()),
-            (Found::Signed(number), _) => Some(number.to_string()),
-            (Found::Float(_), Some(slot)) => integer_text(self.raw, self.plan.members.path(*slot)),
-            _ => None,
         }
     }
 
@@ -207,7 +184,10 @@ fn wrong_any_id(field: &str, found: Found<'_>) -> Rejection {
 #[cold]
 fn wrong_native_id(field: &str, found: Found<'_>, prefix: &str) -> Rejection {
     let shown = shown(found);
-    Rejection::new(Reason::Schema, format!("{field} {shown} is not \"{prefix}\" and {NATIVE_ID_CHARS} letters or digits"))
+    Rejection::new(
+        Reason::Schema,
+        format!("{field} {shown} is not \"{prefix}\" and {NATIVE_ID_CHARS} letters or digits"),
+    )
 }
 
 /// A value for a message, cut where it is long.
@@ -219,6 +199,7 @@ pub(super) fn shown(found: Found<'_>) -> String {
         Found::Unsigned(number) => number.to_string(),
         Found::Signed(number) => number.to_string(),
         Found::Float(number) => number.to_string(),
+        Found::Integer(text) => text.chars().take(CHARS_MAX).collect(),
         Found::Nested => "(an array or object)".to_owned(),
         Found::Text(text) | Found::Cell(text) => match text.char_indices().nth(CHARS_MAX) {
             Some((end, _)) => format!("{:?}…", &text[..end]),

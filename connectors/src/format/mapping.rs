@@ -43,15 +43,15 @@ pub enum Constant {
 pub struct Member {
     /// Names from the record's root: `a.b` is `["a", "b"]`.
     pub path: Vec<String>,
-    /// Values to be replaced, with what replaces them; exact, case-sensitive, on the value's text.
+    /// Values to be replaced, with what replaces them; exact, case-sensitive, on the value's text: that of a number is its shortest one.
     pub rename: Vec<(String, String)>,
     /// What a value without a match in `rename` becomes; the value itself if left out.
     pub otherwise: Option<String>,
-    /// strptime letters, for times that are not RFC 3339.
+    /// strptime letters, for times that are not RFC 3339. Without a time of day it is midnight.
     pub format: Option<String>,
-    /// What a time given as a JSON number counts since the Unix epoch.
+    /// What a time given as a JSON number, or as a CSV cell that is a decimal numeral, counts since the Unix epoch.
     pub unit: Option<TimeUnit>,
-    /// IANA zone of times without an offset; UTC if left out.
+    /// IANA zone of times without an offset; UTC if left out. Named without a `format`, it admits RFC 3339 times that lack the offset.
     pub zone: Option<String>,
 }
 

@@ -13,6 +13,7 @@ pub mod mapping;
 mod members;
 mod parser;
 mod plan;
+mod scan;
 mod time;
 
 use whisperer_schemas::Micros;

@@ -139,7 +139,7 @@ impl EventReader {
         // The slots borrow from this record, so their vector travels through under its lifetime.
         let mut slots = reuse(std::mem::take(&mut self.slots));
         let filled = self.fill(raw, bytes, &mut slots);
-        let result = filled.and_then(|()| self.checked(raw, bytes, &slots, each));
+        let result = filled.and_then(|()| self.checked(raw, &slots, each));
         self.slots = reuse(slots);
         result.map(Some)
     }
@@ -153,9 +153,7 @@ impl EventReader {
     ) -> Result<(), Rejection> {
         let filled = match raw.payload {
             Payload::Csv { header, cells, .. } => self.columns.fill(&self.plan, header, cells, bytes, slots),
-            Payload::Json(_) | Payload::TooLarge { .. } => {
-                capture(bytes, &self.plan.members, slots, &mut self.scratch)
-            }
+            Payload::Json(_) | Payload::TooLarge { .. } => capture(bytes, &self.plan.members, slots, &mut self.scratch),
         };
         filled.map_err(|detail| Rejection::new(Reason::InvalidJson, detail))
     }
@@ -164,12 +162,10 @@ impl EventReader {
     fn checked<R>(
         &mut self,
         raw: &RawRecord<'_>,
-        bytes: &[u8],
         slots: &[Captured<'_>],
         each: impl FnOnce(&EventView<'_>) -> R,
     ) -> Result<R, Rejection> {
-        let candidate =
-            Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch, raw: bytes };
+        let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch };
         candidate.required()?;
         let time = event_time(&candidate, &mut self.times)?;
         let identity = candidate.identity()?;
@@ -218,7 +214,9 @@ fn is_blank(bytes: &[u8]) -> bool {
 
 fn event_time(candidate: &Candidate<'_>, times: &mut TimeReader) -> Result<Micros, Rejection> {
     let found = candidate.find(&candidate.plan.timestamp);
-    times.read(found).ok_or_else(|| Rejection::new(Reason::BadTime, format!("timestamp {} is not a time", shown(found))))
+    times
+        .read(found)
+        .ok_or_else(|| Rejection::new(Reason::BadTime, format!("timestamp {} is not a time", shown(found))))
 }
 
 /// When the event was taken in. What `metadata` holds is never wrong, so what is no time is no ingest time.
@@ -253,6 +251,8 @@ fn value(found: Found<'_>) -> FieldValue<'_> {
         Found::Bool(truth) => FieldValue::Bool(truth),
         Found::Unsigned(number) => FieldValue::Number(number as f64),
         Found::Signed(number) => FieldValue::Number(number as f64),
+        // Parsed once before, to see that it is finite; so large integers are rare.
+        Found::Integer(text) => text.parse().map_or(FieldValue::Null, FieldValue::Number),
         Found::Float(number) => FieldValue::Number(number),
         Found::Text(text) => FieldValue::Text(text),
         Found::Cell(text) => FieldValue::Cell(text),
@@ -305,7 +305,8 @@ impl Columns {
             let name = plan.members.path(slot).join(".");
             header.iter().rposition(|column| column == name.as_bytes())
         };
-        self.by_slot = (0..plan.members.slots() as u16).map(|slot| if slot == 0 { None } else { column(slot) }).collect();
+        self.by_slot =
+            (0..plan.members.slots() as u16).map(|slot| if slot == 0 { None } else { column(slot) }).collect();
         self.header = header.clone();
     }
 }

@@ -49,6 +49,8 @@ pub(super) enum Found<'a> {
     Bool(bool),
     Unsigned(u64),
     Signed(i64),
+    /// The text of an integer that does not fit into 64 bits.
+    Integer(&'a str),
     Float(f64),
     Text(&'a str),
     Cell(&'a str),
@@ -216,6 +218,7 @@ fn found<'a>(captured: Captured<'a>, scratch: &'a str) -> Found<'a> {
         Captured::Bool(truth) => Found::Bool(truth),
         Captured::Unsigned(number) => Found::Unsigned(number),
         Captured::Signed(number) => Found::Signed(number),
+        Captured::Integer(text) => Found::Integer(text),
         Captured::Float(number) => Found::Float(number),
         Captured::Text(text) => Found::Text(text),
         Captured::Escaped(start, end) => Found::Text(&scratch[start..end]),
@@ -239,7 +242,7 @@ fn renamed<'a>(found: Found<'a>, rename: &'a [(String, String)], otherwise: Opti
     let to = |text: &str| rename.iter().find(|(from, _)| from == text).map(|(_, to)| to.as_str());
     let replaced = match found {
         Found::Missing => return Found::Missing,
-        Found::Text(text) | Found::Cell(text) => to(text),
+        Found::Text(text) | Found::Cell(text) | Found::Integer(text) => to(text),
         Found::Bool(truth) => to(if truth { "true" } else { "false" }),
         Found::Unsigned(number) => to(&number.to_string()),
         Found::Signed(number) => to(&number.to_string()),

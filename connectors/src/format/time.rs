@@ -3,10 +3,7 @@
 //! Digits beyond microseconds are cut, which for times before 1970 rounds towards the past, as it does in RFC 3339. Years go from
 //! 0000 to 9999, as they do there.
 
-use jiff::{
-    fmt::strtime,
-    tz::TimeZone,
-};
+use jiff::{fmt::strtime, tz::TimeZone};
 use whisperer_schemas::time::{DAY, Micros, parse_rfc3339};
 
 use super::{
@@ -60,7 +57,7 @@ impl TimeReader {
             Found::Unsigned(number) => whole(i128::from(number), self.unit?),
             Found::Signed(number) => whole(i128::from(number), self.unit?),
             Found::Float(number) if number.abs() < 1e19 => decimal(&number.to_string(), self.unit?),
-            Found::Float(_) | Found::Missing | Found::Bool(_) | Found::Nested => None,
+            Found::Integer(_) | Found::Float(_) | Found::Missing | Found::Bool(_) | Found::Nested => None,
         }
     }
 

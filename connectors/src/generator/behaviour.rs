@@ -127,7 +127,8 @@ impl Visit {
 
     fn new(at: &Arrival, stage: Stage, tick: Micros) -> Visit {
         Visit {
-            time: at.time - at.time.rem_euclid(tick),
+            // Rounded up: events must not be made for a time that the simulation has passed.
+            time: at.time + (-at.time).rem_euclid(tick),
             serial: at.serial,
             user: at.user,
             errors: 0,

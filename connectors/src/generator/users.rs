@@ -271,3 +271,39 @@ fn gcd(a: u64, b: u64) -> u64 {
 pub(super) fn established(users: u32) -> u32 {
     ((f64::from(users) * ESTABLISHED) as u32).max(1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hazard_is_that_of_the_habits() {
+        // Goal: errors, trouble and an unfinished onboarding raise the hazard, adoption lowers it; it stays within its bounds.
+        let calm = User { onboarded: ONBOARDING_STEPS, features: 0b1111, ..User::to_come() };
+        assert!(User { errors: 1.0, ..calm.clone() }.hazard() > calm.hazard());
+        assert!(User { trouble: 1.0, ..calm.clone() }.hazard() > calm.hazard());
+        assert!(User { onboarded: 0, ..calm.clone() }.hazard() > calm.hazard());
+        assert!(User { features: 0b1111_1111, ..calm.clone() }.hazard() < calm.hazard());
+        let worst = User { errors: 1e9, trouble: 1e9, ..User::to_come() };
+        assert!((0.0003..=0.6).contains(&worst.hazard()));
+    }
+
+    #[test]
+    fn ranks_are_a_permutation_of_the_users() {
+        // Goal: every user has a rank of activity, whatever the number of users.
+        for count in [1, 2, 3, 10, 4_096, 25_000] {
+            let activity = Activity::new(count, 1.0);
+            let mut users: Vec<u32> = (0..count).map(|rank| activity.user_of_rank(rank)).collect();
+            users.sort_unstable();
+            assert!(users.into_iter().eq(0..count));
+        }
+    }
+
+    #[test]
+    fn ids_of_different_words_differ() {
+        // Goal: the digits hold the word whole.
+        for bit in 0..64 {
+            assert_ne!(id_digits(0)[..13], id_digits(1 << bit)[..13]);
+        }
+    }
+}

@@ -110,12 +110,12 @@ fn text(file: &JobFile, job: &CompiledJob) -> String {
         let _ = writeln!(text, "{from} --[{how}]--> {to}");
     }
     let _ = writeln!(text, "state per user: {} bytes of header, and sparse cells:", size_of::<KeyState>());
-    for slot in &job.slots[..job.firings] {
+    for slot in &job.layout.slots()[..job.firings] {
         let most = cells_max(slot).map_or("unbounded".to_owned(), |cells| format!("at most {cells}"));
         let _ = writeln!(text, "  {:?} over {}: {} bytes a cell, {most}", slot.kind, panes(slot), cell_bytes(slot));
     }
     let _ = writeln!(text, "timers that its conditions ask for:");
-    for ask in job.asks.describe(&job.slots) {
+    for ask in job.asks.describe(job.layout.slots()) {
         let _ = writeln!(text, "  {ask}");
     }
     text
@@ -139,9 +139,9 @@ fn plan(file: &JobFile, job: &CompiledJob) -> Value {
         "edges": edges(file).into_iter().map(edge).collect::<Vec<_>>(),
         "state": {
             "header_bytes": size_of::<KeyState>(),
-            "slots": job.slots[..job.firings].iter().map(slot).collect::<Vec<_>>(),
+            "slots": job.layout.slots()[..job.firings].iter().map(slot).collect::<Vec<_>>(),
         },
-        "timers": job.asks.describe(&job.slots),
+        "timers": job.asks.describe(job.layout.slots()),
         "features": job.features.iter().map(|feature| &feature.name).collect::<Vec<_>>(),
         "scores": job.scores.iter().map(|score| &score.name).collect::<Vec<_>>(),
         "stages": job.stages.iter().map(|(name, _)| name).collect::<Vec<_>>(),

@@ -155,7 +155,7 @@ pub(super) const EPOCH_INTERVAL_MS: u64 = 10;
 pub(super) const EVENT_BYTES_MAX: u64 = 1 << 20;
 /// `[source] future_max`
 pub(super) const FUTURE_MAX: Micros = HOUR;
-/// Event times further ahead of their ingest time are clamped to it; SEMANTICS fixes it.
+/// Event times further ahead of their ingest time are clamped to it; docs/semantics.md says so.
 pub(super) const CLAMP_AFTER: Micros = 5 * SECOND;
 /// `[[sink]] commit_interval`
 pub(super) const COMMIT_INTERVAL: Micros = MINUTE;

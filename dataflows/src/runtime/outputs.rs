@@ -150,8 +150,12 @@ impl Sinks {
         if rows.is_empty() || self.failed.is_some() {
             return;
         }
-        for sink in self.sinks.iter_mut().filter(|sink| sink.whole == whole) {
-            if let Err(error) = sink.to.write(rows.clone()) {
+        let mut rows = Some(rows);
+        let mut sinks = self.sinks.iter_mut().filter(|sink| sink.whole == whole).peekable();
+        while let Some(sink) = sinks.next() {
+            // The last sink takes the rows themselves.
+            let own = if sinks.peek().is_some() { rows.clone() } else { rows.take() };
+            if let Err(error) = sink.to.write(own.unwrap_or_default()) {
                 self.failed = Some(error);
                 return;
             }

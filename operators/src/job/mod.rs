@@ -11,7 +11,7 @@ use std::sync::Arc;
 use whisperer_schemas::{Column, ColumnType, Micros, TableSchema};
 
 use crate::{
-    cells::{SLOTS_MAX, Slot, SlotKind},
+    cells::{Layout, SLOTS_MAX, Slot, SlotKind},
     expression::{BoolExpr, Kind, Name, Names},
     features::{Feature, Read},
     intake::Intake,
@@ -46,7 +46,7 @@ pub struct CompiledJob {
     /// What it needs of an event.
     pub intake: Arc<Intake>,
     /// Accumulators, those of the triggers' pasts last.
-    pub slots: Vec<Slot>,
+    pub layout: Layout,
     /// The first slot that keeps a trigger's past.
     pub firings: usize,
     /// Slots that a lane's events touch, by lane.
@@ -185,7 +185,7 @@ impl CompiledJob {
             dedup_horizon: spec.dedup_horizon,
             snapshot: spec.snapshot,
             intake: Arc::new(features.intake),
-            slots,
+            layout: Layout::new(slots),
             firings,
             lane_slots: features.lane_slots,
             features: features.features,

@@ -1,10 +1,10 @@
 //! The naive oracle: a second implementation of a job's semantics, in plain maps and lists, to compare the engine with.
 //!
 //! It is written from the documents alone and shares no code with the engine, or it would prove nothing: only the
-//! job's description ([`JobSpec`]), the values of rows and the hash of a key's ids are common. Nothing is incremental. For each
-//! key it keeps what every applied event gave to every feature, in log order, and recomputes values, sessions, windows
-//! and pending timers from those lists whenever they are asked for. There are no epochs and no workers: a partition is
-//! read from its first line to its last, one partition after another, since no key is in two.
+//! job's description ([`JobSpec`]), the values of rows and the hash of a key's ids are common. Nothing is incremental.
+//! For each key it keeps what every applied event gave to every feature, in log order, and recomputes values, sessions,
+//! windows and pending timers from those lists whenever they are asked for. There are no epochs and no workers: a
+//! partition is read from its first line to its last, one partition after another, since no key is in two.
 //!
 //! ```text
 //! lines ──parse──▶ events ──run──▶ per key: timers due ▶ duplicate? ▶ apply ▶ evaluate ──rows──▶ decisions, profiles

@@ -72,8 +72,9 @@ fn only_late_lines_fall_behind_the_watermark() {
 #[test]
 fn a_log_without_dirt_is_clean_and_in_order() {
     // Goal: with all rates 0 each id occurs once, nothing is spoilt, and event times ascend as they are written.
+    // A short span, so that many events lie within a millisecond.
     let (mut ids, mut newest) = (HashSet::new(), Micros::MIN);
-    let lines = lines(&clean(), 0);
+    let lines = lines(&GeneratorOptions { span: 10 * MINUTE, ..clean() }, 0);
     assert_eq!(lines.len(), 100_000);
     for line in lines {
         let event = line.json();
@@ -184,8 +185,9 @@ struct Habits {
 #[test]
 fn the_hazard_grows_with_trouble_and_shrinks_with_adoption() {
     // Goal: those who churned differ from the others as the hazard says, so that a model has something to learn.
-    // Method: active users only; mean over users of the share of errors and of the features used.
-    let options = clean();
+    // Method: active users only; the means over users of the share of errors, and of the features used, differ by more than four
+    // standard errors of their difference.
+    let options = GeneratorOptions { users: 20_000, events: 400_000, ..clean() };
     let mut churned: BTreeMap<String, bool> = BTreeMap::new();
     for user in GeneratorSource::new(options.clone()).unwrap().truth(0) {
         churned.insert(user.user_id, user.churned_at.is_some());
@@ -202,19 +204,20 @@ fn the_hazard_grows_with_trouble_and_shrinks_with_adoption() {
             user.features.insert(line.event.which);
         }
     }
-    let mean = |left: bool, of: &dyn Fn(&Habits) -> f64| {
-        let chosen: Vec<f64> = users.values().filter(|user| user.events >= 10 && user.left == left).map(of).collect();
-        chosen.iter().sum::<f64>() / chosen.len() as f64
+    let standard_errors = |of: &dyn Fn(&Habits) -> f64| {
+        let moments = |left: bool| {
+            let chosen = users.values().filter(|user| user.events >= 10 && user.left == left).map(of);
+            let chosen: Vec<f64> = chosen.collect();
+            let count = chosen.len() as f64;
+            let mean = chosen.iter().sum::<f64>() / count;
+            (mean, chosen.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count / count)
+        };
+        let ((gone, a), (there, b)) = (moments(true), moments(false));
+        (gone - there) / (a + b).sqrt()
     };
-    let errors = |user: &Habits| user.errors as f64 / user.events as f64;
-    let features = |user: &Habits| user.features.len() as f64;
-    assert!(mean(true, &errors) > 1.15 * mean(false, &errors), "{} {}", mean(true, &errors), mean(false, &errors));
-    assert!(
-        mean(true, &features) < 0.9 * mean(false, &features),
-        "{} {}",
-        mean(true, &features),
-        mean(false, &features)
-    );
+    let errors = standard_errors(&|user| user.errors as f64 / user.events as f64);
+    let features = standard_errors(&|user| user.features.len() as f64);
+    assert!(errors > 4.0 && features < -4.0, "{errors} {features}");
 }
 
 #[test]
