@@ -1,1 +1,18 @@
-//! bench
+//! Benchmarks: what an event costs, on this machine, at this commit.
+//!
+//! Invariant: a number without its command is no number. Results carry the commit, the machine, the command and every raw run.
+//!
+//! * [`input`]: the events, the same on every machine
+//! * [`baseline`]: job J by hand, the yardstick that runs beside the engine
+//! * [`child`]: each run is a process of its own, which tells what it has used
+//! * [`throughput`]: the runs, in turns
+//! * [`figures`]: medians, tables, floors
+//! * [`machine`]: where and of what the numbers are
+
+pub mod baseline;
+pub mod child;
+pub mod decisions;
+pub mod figures;
+pub mod input;
+pub mod machine;
+pub mod throughput;

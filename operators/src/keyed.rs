@@ -28,7 +28,7 @@ use whisperer_schemas::{Epoch, KeyHash, Micros, Row};
 
 use crate::{
     job::CompiledJob,
-    keys::{Counts, Keys, Outputs},
+    keys::{Counts, Keys, Outputs, WARMED},
     record::Record,
     watermark::{ChunkFacts, PartitionClocks},
 };
@@ -251,9 +251,12 @@ impl KeyedOperator {
         stash.runs.sort_by_key(|(partition, chunk, _)| (*partition, *chunk));
         for (partition, chunk, run) in &stash.runs {
             let base = self.clocks.base(*partition, *chunk);
-            for record in run {
-                let pw = self.clocks.pw(base, record.chunk_time_max);
-                self.keys.apply(record, pw, Epoch(epoch), &mut self.outputs);
+            for block in run.chunks(WARMED) {
+                self.keys.warm(block);
+                for record in block {
+                    let pw = self.clocks.pw(base, record.chunk_time_max);
+                    self.keys.apply(record, pw, Epoch(epoch), &mut self.outputs);
+                }
             }
         }
         self.report.borrow_mut().epochs += 1;

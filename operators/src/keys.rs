@@ -15,7 +15,7 @@ use hashbrown::HashTable;
 use whisperer_schemas::{Epoch, KeyHash, Micros, Row};
 
 use crate::{
-    cells::{Cells, Touch},
+    cells::{Cells, Layout, Touch},
     dedup::Recent,
     evaluate::Values,
     features::CellsView,
@@ -29,6 +29,9 @@ use crate::{
 
 /// States per block: the list of blocks grows, a block never moves.
 const BLOCK: usize = 1 << 12;
+
+/// Keys whose states are loaded together before they are worked on: enough to overlap the waits, few enough to stay in the cache.
+pub const WARMED: usize = 16;
 
 /// What one worker made of its records.
 #[derive(Debug, Default)]
@@ -137,6 +140,10 @@ impl KeyState {
         KeyTimes { key_clock: self.key_clock, floor: self.floor, changed: self.changed }
     }
 
+    fn first_word(&self) -> u64 {
+        self.cells.words().first().map_or(self.due as u64, |word| word ^ self.due as u64)
+    }
+
     fn heap_bytes(&self) -> usize {
         let user_id = if self.user_id.is_heap_allocated() { self.user_id.capacity() } else { 0 };
         self.cells.heap_bytes() + self.recent.heap_bytes() + user_id
@@ -146,16 +153,18 @@ impl KeyState {
 /// The keys of one worker.
 #[derive(Debug)]
 pub struct Keys {
+    job: Arc<CompiledJob>,
     index: HashTable<u32>,
     blocks: Vec<Vec<KeyState>>,
     wheel: Wheel,
+    /// Timers that are about to fire; kept for its room.
+    due: Vec<(Micros, u32)>,
     engine: Engine,
 }
 
 /// What is shared by all keys of a worker.
 #[derive(Debug)]
 pub(crate) struct Engine {
-    pub(crate) job: Arc<CompiledJob>,
     pub(crate) texts: Interner,
     pub(crate) apps: Interner,
     pub(crate) values: Values,
@@ -180,32 +189,62 @@ impl Keys {
             apps: Interner::default(),
             starts: Vec::new(),
             counts,
-            job,
         };
-        Keys { index: HashTable::new(), blocks: Vec::new(), wheel: Wheel::default(), engine }
+        Keys { job, index: HashTable::new(), blocks: Vec::new(), wheel: Wheel::default(), due: Vec::new(), engine }
     }
 
     /// Takes a record of which the partition's watermark from earlier offsets is `pw`.
     pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
         let at = self.find_or_insert(record);
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-        Turn { engine: &mut self.engine, state, epoch, outputs, found: false }.record(record, pw);
+        Turn { job: &self.job, engine: &mut self.engine, state, epoch, outputs, found: false }.record(record, pw);
         reschedule(&mut self.wheel, state, at);
+    }
+
+    /// Loads what the next records will need into the caches: their states and the beginnings of their cells. Records of different
+    /// keys do not depend on one another, so the loads of a whole block overlap where one by one each would be waited for.
+    pub fn warm(&self, records: &[Record]) {
+        let mut seen = 0;
+        for record in records {
+            let same = |at: &u32| self.state(*at).key.0 == record.key;
+            if let Some(at) = self.index.find(record.key as u64, same) {
+                seen ^= self.state(*at).first_word();
+            }
+        }
+        std::hint::black_box(seen);
     }
 
     /// Fires timers due at or before the watermark, at most `limit` keys of them; true if there may be more.
     pub fn advance(&mut self, watermark: Micros, limit: usize, epoch: Epoch, outputs: &mut Outputs) -> bool {
-        for _ in 0..limit {
-            let Some((entry, at)) = self.wheel.pop(watermark) else { return false };
-            let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-            if state.entry != entry {
-                continue;
+        let mut entries = std::mem::take(&mut self.due);
+        let mut left = limit;
+        while left > 0 {
+            entries.extend(std::iter::from_fn(|| self.wheel.pop(watermark)).take(WARMED.min(left)));
+            if entries.is_empty() {
+                break;
             }
+            left -= entries.len();
+            let seen = entries.iter().fold(0, |seen, (_, at)| seen ^ self.state(*at).first_word());
+            std::hint::black_box(seen);
+            for (entry, at) in entries.drain(..) {
+                self.fire(entry, at, watermark, epoch, outputs);
+            }
+        }
+        self.due = entries;
+        left == 0
+    }
+
+    fn fire(&mut self, entry: Micros, at: u32, watermark: Micros, epoch: Epoch, outputs: &mut Outputs) {
+        let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
+        if state.entry == entry {
             state.entry = Micros::MAX;
-            Turn { engine: &mut self.engine, state, epoch, outputs, found: false }.fire_until(watermark);
+            Turn { job: &self.job, engine: &mut self.engine, state, epoch, outputs, found: false }.fire_until(watermark);
             reschedule(&mut self.wheel, state, at);
         }
-        true
+    }
+
+    fn state(&self, at: u32) -> &KeyState {
+        &self.blocks[at as usize / BLOCK][at as usize % BLOCK]
     }
 
     /// Writes the final rows of at most `limit` keys from the `from`-th on, as of the last watermark; the next key, if there is one.
@@ -219,7 +258,7 @@ impl Keys {
         let until = (from + limit).min(self.len());
         for at in from..until {
             let state = &mut self.blocks[at / BLOCK][at % BLOCK];
-            Turn { engine: &mut self.engine, state, epoch, outputs, found: false }.profile(watermark, true);
+            Turn { job: &self.job, engine: &mut self.engine, state, epoch, outputs, found: false }.profile(watermark, true);
         }
         (until < self.len()).then_some(until)
     }
@@ -241,7 +280,7 @@ impl Keys {
     pub fn counts(&self) -> Counts {
         let mut counts = self.engine.counts.clone();
         counts.keys = self.len() as u64;
-        counts.stages = vec![0; self.engine.job.stage_names.len()];
+        counts.stages = vec![0; self.job.stage_names.len()];
         let mut bytes = self.index.allocation_size() + self.wheel.bytes();
         bytes += self.engine.texts.bytes() + self.engine.apps.bytes();
         for block in &self.blocks {
@@ -283,6 +322,7 @@ fn reschedule(wheel: &mut Wheel, state: &mut KeyState, at: u32) {
 
 /// One key at work: its state, and what it may use.
 struct Turn<'a> {
+    job: &'a CompiledJob,
     engine: &'a mut Engine,
     state: &'a mut KeyState,
     epoch: Epoch,
@@ -294,7 +334,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn find_starts(&mut self) {
         if !self.found {
-            self.engine.find_starts(&self.state.cells);
+            self.engine.find_starts(&self.job.layout, &self.state.cells);
             self.found = true;
         }
     }
@@ -305,7 +345,7 @@ impl Turn<'_> {
         self.state.floor = self.state.floor.max(pw);
         let late = record.time < pw;
         let clock = self.state.key_clock.max(record.time);
-        let bound = clock.saturating_sub(self.engine.job.dedup_horizon);
+        let bound = clock.saturating_sub(self.job.dedup_horizon);
         if self.state.recent.contains(record.event_hash, bound) {
             self.engine.counts.duplicates += 1;
             return;
@@ -334,14 +374,16 @@ impl Turn<'_> {
     fn fire(&mut self) {
         let due = self.state.due;
         self.find_starts();
-        let evaluation = self.engine.job.asks.next_evaluation(self.engine.cells(self.state), self.state.times());
+        let snapshot = self.job.snapshot;
+        let boundary = |every: Option<Micros>| every.is_some_and(|every| due.rem_euclid(every) == 0);
+        // Off the boundaries of snapshots only an evaluation can be due.
+        let may_be_snapshot = boundary(snapshot.full_every) || boundary(snapshot.every);
+        let evaluates = !may_be_snapshot || self.next_evaluation() == due;
         self.state.floor = due;
-        if evaluation == due {
+        if evaluates {
             self.engine.counts.timers += 1;
             self.evaluate(due, Cause::Timer);
         }
-        let snapshot = self.engine.job.snapshot;
-        let boundary = |every: Option<Micros>| every.is_some_and(|every| due.rem_euclid(every) == 0);
         if boundary(snapshot.full_every) || (self.state.changed && boundary(snapshot.every)) {
             self.engine.counts.snapshots += 1;
             self.profile(due, false);
@@ -357,11 +399,12 @@ impl Turn<'_> {
         state.floor = state.floor.max(clock);
         state.changed = true;
         if clock >= state.expires_at {
-            state.expires_at = state.cells.expire(&self.engine.job.layout, clock);
+            state.expires_at = state.cells.expire(&self.job.layout, clock);
             self.found = false;
         }
         self.find_starts();
-        let Engine { job, texts, starts, .. } = &mut *self.engine;
+        let job = self.job;
+        let Engine { texts, starts, .. } = &mut *self.engine;
         let mut editor = self.state.cells.edit(starts, &job.layout);
         let mut lanes = record.lanes;
         while lanes != 0 {
@@ -381,21 +424,22 @@ impl Turn<'_> {
 
     /// Evaluates scores, stages and triggers at `now`; the starts of the slots' cells must be those of the state.
     fn evaluate(&mut self, now: Micros, cause: Cause<'_>) {
-        let job = self.engine.job.clone();
-        self.engine.read(&job.condition_features, self.state, now);
+        let job = self.job;
+        self.engine.read(job, &job.condition_features, self.state, now);
         let Engine { values, texts, .. } = &mut *self.engine;
-        values.compute(&job, &job.condition_steps, texts);
+        values.compute(job, &job.condition_steps, texts);
         if !job.stages.is_empty() && values.stage() != self.state.stage {
             self.state.stage = values.stage();
             self.state.changed = true;
         }
         for at in 0..job.triggers.len() {
-            self.trigger(&job, at, now, cause);
+            self.trigger(at, now, cause);
         }
         self.engine.counts.nulls += self.engine.values.take_nulls();
     }
 
-    fn trigger(&mut self, job: &CompiledJob, at: usize, now: Micros, cause: Cause<'_>) {
+    fn trigger(&mut self, at: usize, now: Micros, cause: Cause<'_>) {
+        let job = self.job;
         let trigger = &job.triggers[at];
         let env = self.engine.values.env(job, &self.engine.texts);
         let bit = 1_u64 << at;
@@ -410,12 +454,13 @@ impl Turn<'_> {
         }
         self.state.changed |= rearms || holds != held;
         if holds && !held && (!disarmed || rearms) {
-            self.edge(job, at, now, cause);
+            self.edge(at, now, cause);
         }
     }
 
     /// An edge of an armed trigger: a decision, unless the last one is too near.
-    fn edge(&mut self, job: &CompiledJob, at: usize, now: Micros, cause: Cause<'_>) {
+    fn edge(&mut self, at: usize, now: Micros, cause: Cause<'_>) {
+        let job = self.job;
         let trigger = &job.triggers[at];
         let mut editor = self.state.cells.edit(&mut self.engine.starts, &job.layout);
         let past = editor.firing(job.firings + at);
@@ -432,7 +477,7 @@ impl Turn<'_> {
             }
             self.engine.counts.decisions[at] += 1;
             let moment = Moment { now, epoch: self.epoch };
-            let row = rows::decision(self.engine, self.state, moment, (at, ordinal as u32), cause);
+            let row = rows::decision(job, self.engine, self.state, moment, (at, ordinal as u32), cause);
             self.outputs.decisions.push(row);
         }
     }
@@ -440,31 +485,34 @@ impl Turn<'_> {
     fn profile(&mut self, now: Micros, last: bool) {
         self.find_starts();
         let moment = Moment { now, epoch: self.epoch };
-        let row = rows::profile(self.engine, self.state, moment, last);
+        let row = rows::profile(self.job, self.engine, self.state, moment, last);
         self.outputs.profiles.push(row);
     }
 
     /// Finds the earliest pending timer of the state; the starts of the slots' cells must be those of the state.
     fn schedule(&mut self) {
-        let times = self.state.times();
-        let asks = &self.engine.job.asks;
-        self.state.due = asks.next_evaluation(self.engine.cells(self.state), times).min(asks.next_snapshot(times));
+        let snapshot = self.job.asks.next_snapshot(self.state.times());
+        self.state.due = self.next_evaluation().min(snapshot);
+    }
+
+    fn next_evaluation(&self) -> Micros {
+        self.job.asks.next_evaluation(self.engine.cells(self.job, self.state), self.state.times())
     }
 }
 
 impl Engine {
-    fn find_starts(&mut self, cells: &Cells) {
-        cells.starts(&self.job.layout, &mut self.starts);
+    fn find_starts(&mut self, layout: &Layout, cells: &Cells) {
+        cells.starts(layout, &mut self.starts);
     }
 
     /// The cells of a key; the starts must be those of the key.
-    pub(crate) fn cells<'a>(&'a self, state: &'a KeyState) -> CellsView<'a> {
-        CellsView { words: state.cells.words(), starts: &self.starts, layout: &self.job.layout }
+    pub(crate) fn cells<'a>(&'a self, job: &'a CompiledJob, state: &'a KeyState) -> CellsView<'a> {
+        CellsView { words: state.cells.words(), starts: &self.starts, layout: &job.layout }
     }
 
     /// Reads features of a key as of `now`.
-    pub(crate) fn read(&mut self, features: &[usize], state: &KeyState, now: Micros) {
-        let cells = CellsView { words: state.cells.words(), starts: &self.starts, layout: &self.job.layout };
-        self.values.read(&self.job, features, cells, now);
+    pub(crate) fn read(&mut self, job: &CompiledJob, features: &[usize], state: &KeyState, now: Micros) {
+        let cells = CellsView { words: state.cells.words(), starts: &self.starts, layout: &job.layout };
+        self.values.read(job, features, cells, now);
     }
 }

@@ -29,14 +29,14 @@ pub(crate) struct Moment {
 
 /// The row of a decision: the `ordinal`-th firing of trigger `trigger` at this instant, from 0.
 pub(crate) fn decision(
+    job: &CompiledJob,
     engine: &mut Engine,
     state: &KeyState,
     moment: Moment,
     (trigger, ordinal): (usize, u32),
     cause: Cause<'_>,
 ) -> Row {
-    let job = engine.job.clone();
-    engine.fill(&job, state, moment.now, &job.steps);
+    engine.fill(job, state, moment.now, &job.steps);
     let trigger = &job.triggers[trigger];
     let (cause, position) = match cause {
         Cause::Event(record) => (record.event_id.clone(), Some(position(record))),
@@ -54,18 +54,23 @@ pub(crate) fn decision(
         Value::Int(trigger.priority),
         trigger.action.as_ref().map_or(Value::Null, Value::text),
     ];
-    engine.push_job_columns(&job, state, moment.now, &mut values);
+    engine.push_job_columns(job, state, moment.now, &mut values);
     values.push(position.map_or(Value::Null, |position| Value::text(position.to_string())));
     values.push(Value::Int(moment.epoch.0 as i64));
     Row { values, epoch: moment.epoch, position }
 }
 
 /// The row of a profile as of an instant; the last one tells of triggers and timers too.
-pub(crate) fn profile(engine: &mut Engine, state: &KeyState, moment: Moment, last: bool) -> Row {
-    let job = engine.job.clone();
+pub(crate) fn profile(
+    job: &CompiledJob,
+    engine: &mut Engine,
+    state: &KeyState,
+    moment: Moment,
+    last: bool,
+) -> Row {
     // The stage shown, and read by scores, is that of the last evaluation.
     let scores: Vec<Step> = job.steps.iter().copied().filter(|step| *step != Step::Stage).collect();
-    engine.fill(&job, state, moment.now, &scores);
+    engine.fill(job, state, moment.now, &scores);
     let mut values = vec![
         Value::Time(moment.now),
         Value::text(&job.name),
@@ -75,9 +80,9 @@ pub(crate) fn profile(engine: &mut Engine, state: &KeyState, moment: Moment, las
         Value::Time(state.key_clock),
         Value::Bool(last),
     ];
-    engine.push_job_columns(&job, state, moment.now, &mut values);
-    values.push(if last { engine.triggers(&job, state) } else { Value::Null });
-    values.push(if last { engine.timers(&job, state) } else { Value::Null });
+    engine.push_job_columns(job, state, moment.now, &mut values);
+    values.push(if last { engine.triggers(job, state) } else { Value::Null });
+    values.push(if last { engine.timers(job, state) } else { Value::Null });
     values.push(Value::Int(moment.epoch.0 as i64));
     Row { values, epoch: moment.epoch, position: None }
 }
@@ -90,7 +95,7 @@ impl Engine {
     /// Reads all features and computes `steps` from them, the key's stage being given.
     fn fill(&mut self, job: &CompiledJob, state: &KeyState, now: Micros, steps: &[Step]) {
         let features = std::mem::take(&mut self.all_features);
-        self.read(&features, state, now);
+        self.read(job, &features, state, now);
         self.all_features = features;
         self.values.set_stage(state.stage);
         self.values.compute(job, steps, &self.texts);
@@ -116,7 +121,7 @@ impl Engine {
                 false => Value::number(self.values.number(NameSlot::Feature(at))),
             });
             if matches!(feature.read, Read::Distinct { .. }) {
-                values.push(Value::Bool(feature.capped(self.cells(state), now)));
+                values.push(Value::Bool(feature.capped(self.cells(job, state), now)));
             }
         }
         let stage = (!job.stages.is_empty()).then(|| job.stage_names[usize::from(state.stage)].as_str());
@@ -124,7 +129,7 @@ impl Engine {
     }
 
     fn triggers(&self, job: &CompiledJob, state: &KeyState) -> Value {
-        let cells = self.cells(state);
+        let cells = self.cells(job, state);
         let of_trigger = |(at, trigger): (usize, &crate::job::Trigger)| {
             let past = cells.cells(job.firings + at).next();
             let last = past.map(|cell| cell[1] as Micros).filter(|last| *last != Micros::MIN);
@@ -141,7 +146,7 @@ impl Engine {
     }
 
     fn timers(&self, job: &CompiledJob, state: &KeyState) -> Value {
-        let pending = job.asks.pending(self.cells(state), state.times());
+        let pending = job.asks.pending(self.cells(job, state), state.times());
         let row = |(due, reason): (Micros, crate::timers::Reason)| vec![Value::Time(due), Value::text(reason.as_str())];
         Value::List(pending.into_iter().map(row).collect())
     }

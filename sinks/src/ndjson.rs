@@ -296,3 +296,58 @@ fn write_list(out: &mut Vec<u8>, kind: &ColumnType, structs: &[Vec<Value>]) {
 fn write_json<T: serde::Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) {
     serde_json::to_writer(out, value).expect("numbers, texts and truth values always have a JSON form");
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Goal: each kind of value has the form that the module promises, and awkward numbers read back bit by bit.
+    #[test]
+    fn forms_of_values() {
+        let list = ColumnType::List(vec![("due", ColumnType::Time), ("reason", ColumnType::Text)]);
+        let cases = [
+            (ColumnType::Text, Value::Null, "null"),
+            (ColumnType::Bool, Value::Bool(true), "true"),
+            (ColumnType::Int, Value::Int(i64::MIN), "-9223372036854775808"),
+            (ColumnType::Number, Value::Number(3.0), "3.0"),
+            (ColumnType::Text, Value::text("a\"\n\u{1f642}"), "\"a\\\"\\n\u{1f642}\""),
+            (ColumnType::Bytes, Value::Bytes(Box::from(&b"a\xff"[..])), "\"a\u{fffd}\""),
+            (ColumnType::Time, Value::Time(1_500_000), "\"1970-01-01T00:00:01.500000Z\""),
+            (list.clone(), Value::List(vec![]), "[]"),
+            (
+                list,
+                Value::List(vec![vec![Value::Time(0), Value::Null], vec![Value::Null, Value::text("")]]),
+                r#"[{"due":"1970-01-01T00:00:00Z","reason":null},{"due":null,"reason":""}]"#,
+            ),
+        ];
+        for (kind, value, expected) in cases {
+            assert_eq!(form(&kind, &value), expected);
+        }
+        for number in
+            [0.1, 0.1 + 0.2, -1.5e-300, f64::MAX, f64::MIN_POSITIVE, 5e-324, 1e21, -0.0, 123_456_789.123_456_79]
+        {
+            let text = form(&ColumnType::Number, &Value::Number(number));
+            let read: f64 = text.parse().expect("a number");
+            assert_eq!(read.to_bits(), number.to_bits(), "{text}");
+        }
+    }
+
+    fn form(kind: &ColumnType, value: &Value) -> String {
+        let mut out = Vec::new();
+        write_value(&mut out, kind, value);
+        String::from_utf8(out).expect("JSON is UTF-8")
+    }
+
+    /// Goal: a stream that refuses lines fails the commit, and the sink for good.
+    #[test]
+    fn refusing_stream_breaks_the_sink() {
+        let schema = crate::conformance::sample_schema();
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+        let Ok(full) = full else { return };
+        let mut sink = Ndjson::stream(schema, "<full>", Box::new(full));
+        sink.write(vec![crate::conformance::sample_row(1)]).expect("rows wait");
+        let error = sink.commit(&CommitFacts::default()).expect_err("no room");
+        assert!(error.retry(), "{error}");
+        assert!(matches!(sink.commit(&CommitFacts::default()), Err(SinkError::Broken { .. })));
+    }
+}

@@ -27,6 +27,9 @@ use super::progress::Progress;
 /// ahead of others still find work.
 const EPOCHS_IN_FLIGHT_MAX: u64 = 4;
 
+/// Records of a container: small enough that the allocator keeps its memory instead of asking the system for fresh pages every time.
+const CONTAINER_RECORDS: usize = 512;
+
 /// How long a reader waits when that many epochs are on their way.
 const WAIT: Duration = Duration::from_micros(200);
 
@@ -76,6 +79,8 @@ struct Batch {
     read_before: u64,
     dead: BTreeMap<&'static str, u64>,
     records: Vec<Record>,
+    /// Containers that are full.
+    full: Vec<Vec<Record>>,
     dead_letters: Vec<Row>,
     /// The chunk that is being read, and its largest event time so far.
     chunk: (PartitionId, u32),
@@ -93,6 +98,7 @@ impl Reading {
             read_before: 0,
             dead: BTreeMap::new(),
             records: Vec::new(),
+            full: Vec::new(),
             dead_letters: Vec::new(),
             chunk: (PartitionId(0), 0),
             time_max: Micros::MIN,
@@ -153,6 +159,10 @@ impl Batch {
         match self.parser.parse(raw, self.time_max) {
             Parsed::Record(record) => {
                 self.time_max = self.time_max.max(record.time);
+                if self.records.len() == self.records.capacity() {
+                    let room = Vec::with_capacity(CONTAINER_RECORDS);
+                    self.full.extend(Some(std::mem::replace(&mut self.records, room)).filter(|full| !full.is_empty()));
+                }
                 self.records.push(record);
             }
             Parsed::Blank => return,
@@ -209,7 +219,12 @@ pub(super) fn read_source<'scope>(
                 return activator.activate_after(WAIT);
             }
             let more = reading.read(Epoch(epoch));
-            records.activate().session(&capabilities[0]).give_container(&mut reading.batch.records);
+            let mut records = records.activate();
+            let mut session = records.session(&capabilities[0]);
+            session.give_containers(reading.batch.full.iter_mut());
+            session.give_container(&mut reading.batch.records);
+            drop(session);
+            reading.batch.full.clear();
             facts.activate().session(&capabilities[1]).give_iterator(reading.facts().into_iter());
             dead_letters.activate().session(&capabilities[2]).give_iterator(reading.batch.dead_letters.drain(..));
             if more {

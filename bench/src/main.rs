@@ -1,0 +1,42 @@
+//! The binary `whisperer-bench`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use whisperer_bench::{child, throughput};
+
+/// As in the binary that is measured.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// What an event costs: benchmarks of Whisperer.
+#[derive(Debug, Parser)]
+#[command(name = "whisperer-bench", version, max_term_width = 110)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Events/s, CPU per event and memory, from NDJSON to decisions, beside a program written by hand.
+    Throughput(throughput::Options),
+}
+
+fn main() -> ExitCode {
+    if let Some(program) = child::asked_for() {
+        return child::run(program);
+    }
+    let Arguments { verb: Verb::Throughput(options) } = Arguments::parse();
+    match throughput::run(&options) {
+        Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
+        Ok(broken) => {
+            broken.iter().for_each(|floor| eprintln!("error: {floor}"));
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
