@@ -1,9 +1,9 @@
 //! The input of benchmarks: NDJSON in the native format, written once and the same on every machine.
 //!
-//! Two weeks of events of users whose activity follows Zipf's law (s = 1), spread evenly over the time. Event times are disordered
-//! by less than 29 s, so none is late; a line in a hundred repeats one of the last twenty minutes. No user's events are written
-//! by a program of ours: three kinds of clients differ in the order of members, white space, the form of times, and in what they
-//! leave out; texts carry escapes. So a parser that learns one layout by heart gains little.
+//! Two weeks of events of users whose activity follows Zipf's law (s = 1), spread evenly over the time. Event times are out of
+//! order by less than 29 s, so none is late; a line in a hundred repeats one of the last twenty minutes. Three kinds of clients
+//! differ in the order of members, in white space, in the form of times and in what they leave out; texts carry escapes. So a
+//! parser that learns one layout by heart gains little.
 
 use std::{
     collections::VecDeque,
@@ -168,17 +168,8 @@ enum Client {
 }
 
 /// Members of an event, as the contract lists them.
-const MEMBERS: [&str; 9] = [
-    "event_id",
-    "app_id",
-    "user_id",
-    "session_id",
-    "event_type",
-    "timestamp",
-    "properties",
-    "context",
-    "metadata",
-];
+const MEMBERS: [&str; 9] =
+    ["event_id", "app_id", "user_id", "session_id", "event_type", "timestamp", "properties", "context", "metadata"];
 
 impl Client {
     fn of(user_hash: u64) -> Client {
@@ -260,7 +251,7 @@ impl Event {
             Some(quoted(&client.time(self.time))),
             (!random.chance(0.02)).then(|| properties(client, kind, user_hash, random)),
             (!random.chance(0.04)).then(|| context(client, user_hash, random)),
-            (!random.chance(0.10)).then(|| metadata(client)),
+            (!random.chance(0.20)).then(|| metadata(client)),
         ]
     }
 }
@@ -272,14 +263,14 @@ fn properties(client: Client, kind: &str, user_hash: u64, random: &mut Random) -
     }
     members.push(("value", (random.below(10_000) as f64 / 100.0).to_string()));
     match kind {
-        "page_viewed" => members.push(("page", quoted(r"\/pricing\/annual"))),
+        "page_viewed" => members.push(("page", quoted(r"\/pricing"))),
         "error_encountered" => members.push(("error_message", quoted(r#"cannot read \"id\" of null\n  at load"#))),
         "user_login" => members.push(("plan", quoted(PLANS[(user_hash >> 48) as usize % PLANS.len()]))),
         "payment_failed" => {
             members.push(("amount", (100 * random.below(300)).to_string()));
             members.push(("currency", quoted("EUR")));
         }
-        _ if random.chance(0.25) => members.push(("label", quoted(random.one_of(&LABELS)))),
+        _ if random.chance(0.20) => members.push(("label", quoted(random.one_of(&LABELS)))),
         _ => {}
     }
     client.object(&members)
@@ -342,7 +333,7 @@ impl Random {
     }
 
     fn below(&mut self, bound: u64) -> u64 {
-        (u128::from(self.bits()) * u128::from(bound) >> 64) as u64
+        ((u128::from(self.bits()) * u128::from(bound)) >> 64) as u64
     }
 
     fn chance(&mut self, share: f64) -> bool {
@@ -388,7 +379,8 @@ mod tests {
         assert!((400.0..420.0).contains(&length), "{length} bytes per event");
         let duplicates = written.duplicates as f64 / SMALL.events as f64;
         assert!((0.007..0.013).contains(&duplicates), "{duplicates} of the lines are duplicates");
-        let share = |of: &dyn Fn(&str) -> bool| text.lines().filter(|line| of(line)).count() as f64 / SMALL.events as f64;
+        let share =
+            |of: &dyn Fn(&str) -> bool| text.lines().filter(|line| of(line)).count() as f64 / SMALL.events as f64;
         for first in ["{\"event_id\":", "{\"timestamp\": ", "{\"app_id\":"] {
             assert!(share(&|line| line.starts_with(first)) > 0.1, "lines that begin with {first}");
         }
@@ -406,7 +398,7 @@ mod tests {
         assert_eq!(text, lines(InputOptions { events: 1_000, ..SMALL }).0);
         assert_ne!(text, lines(InputOptions { events: 1_000, seed: 2, ..SMALL }).0);
         let text = String::from_utf8(text).expect("UTF-8");
-        assert_eq!(format!("{:016x}", whisperer_schemas::text_hash(&text)), "0000000000000000");
+        assert_eq!(format!("{:016x}", whisperer_schemas::ids::text_hash(&text)), "3400e9906f7e5733");
     }
 
     #[test]

@@ -65,31 +65,41 @@ fn random_cuts_and_workers() {
     // Goal: with 1 to 5 partitions whose watermarks drift apart, random cuts give the rows and digests of one epoch on one worker, at 1
     // to 4 workers.
     let strategy = (jobs::job(), logs::log(80), [logs::cuts(), logs::cuts(), logs::cuts(), logs::cuts()]);
-    property::check(120, &strategy, |(job, log, cuts)| format!("{}{}{cuts:?}", job.show(), log.show()), |(job, log, cuts)| {
-        let job = support::compile(&job.spec());
-        let whole = run(&job, &log.partitions(&vec![vec![]; 5]), 1, &format());
-        digests_hold(&job, &whole)?;
-        for (workers, cuts) in (1..).zip(cuts) {
-            let cut = run(&job, &log.partitions(cuts), workers, &format());
-            same(&whole, &cut).map_err(|error| format!("{workers} workers: {error}"))?;
-        }
-        Ok(())
-    });
+    property::check(
+        120,
+        &strategy,
+        |(job, log, cuts)| format!("{}{}{cuts:?}", job.show(), log.show()),
+        |(job, log, cuts)| {
+            let job = support::compile(&job.spec());
+            let whole = run(&job, &log.partitions(&vec![vec![]; 5]), 1, &format());
+            digests_hold(&job, &whole)?;
+            for (workers, cuts) in (1..).zip(cuts) {
+                let cut = run(&job, &log.partitions(cuts), workers, &format());
+                same(&whole, &cut).map_err(|error| format!("{workers} workers: {error}"))?;
+            }
+            Ok(())
+        },
+    );
 }
 
 #[test]
 fn one_record_an_epoch() {
     // Goal: the finest cut there is, on every number of workers.
     let strategy = (jobs::job(), logs::log(40));
-    property::check(40, &strategy, |(job, log)| format!("{}{}", job.show(), log.show()), |(job, log)| {
-        let job = support::compile(&job.spec());
-        let whole = run(&job, &log.partitions(&vec![vec![]; 5]), 1, &format());
-        for workers in 1..=4 {
-            let fine = run(&job, &log.partitions(&vec![vec![vec![1]; 40]; 5]), workers, &format());
-            same(&whole, &fine).map_err(|error| format!("{workers} workers: {error}"))?;
-        }
-        Ok(())
-    });
+    property::check(
+        40,
+        &strategy,
+        |(job, log)| format!("{}{}", job.show(), log.show()),
+        |(job, log)| {
+            let job = support::compile(&job.spec());
+            let whole = run(&job, &log.partitions(&vec![vec![]; 5]), 1, &format());
+            for workers in 1..=4 {
+                let fine = run(&job, &log.partitions(&vec![vec![vec![1]; 40]; 5]), workers, &format());
+                same(&whole, &fine).map_err(|error| format!("{workers} workers: {error}"))?;
+            }
+            Ok(())
+        },
+    );
 }
 
 #[test]
@@ -103,18 +113,23 @@ fn partitions_matter_only_through_lateness() {
         back_max: Some(HOUR),
         one_clock: true,
     };
-    property::check(60, &strategy, |(job, steps, _)| format!("{}{}", job.show(), log(steps, 1).show()), |(job, steps, cuts)| {
-        let mut spec = job.spec();
-        spec.out_of_orderness = 100 * 365 * 24 * HOUR;
-        let job = support::compile(&spec);
-        let one = run(&job, &log(steps, 1).partitions(cuts), 1, &format());
-        for partitions in 2..=5 {
-            let many = run(&job, &log(steps, partitions).partitions(cuts), usize::from(partitions) - 1, &format());
-            difference("decisions", &one.decisions, &many.decisions)?;
-            difference("profiles", &one.profiles_with_timers, &many.profiles_with_timers)?;
-        }
-        Ok(())
-    });
+    property::check(
+        60,
+        &strategy,
+        |(job, steps, _)| format!("{}{}", job.show(), log(steps, 1).show()),
+        |(job, steps, cuts)| {
+            let mut spec = job.spec();
+            spec.out_of_orderness = 100 * 365 * 24 * HOUR;
+            let job = support::compile(&spec);
+            let one = run(&job, &log(steps, 1).partitions(cuts), 1, &format());
+            for partitions in 2..=5 {
+                let many = run(&job, &log(steps, partitions).partitions(cuts), usize::from(partitions) - 1, &format());
+                difference("decisions", &one.decisions, &many.decisions)?;
+                difference("profiles", &one.profiles_with_timers, &many.profiles_with_timers)?;
+            }
+            Ok(())
+        },
+    );
 }
 
 // ---- The generated million --------------------------------------------------------------------------------------------
@@ -151,8 +166,7 @@ fn write_pieces(whole: &Path, folder: &Path) {
 
 fn files(path: &Path, epoch_size: EpochSize) -> Arc<dyn Source> {
     let path = path.to_str().expect("the path is text").to_owned();
-    let options =
-        FileOptions { path, root: PathBuf::new(), partitioned: false, epoch_size, event_bytes_max: 1 << 20 };
+    let options = FileOptions { path, root: PathBuf::new(), partitioned: false, epoch_size, event_bytes_max: 1 << 20 };
     Arc::new(FileSource::new(options).expect("the files are there"))
 }
 
@@ -203,7 +217,8 @@ fn single_records_as_epochs() {
     write(&whole, 20_000, 500);
     let (file, job) = engagement();
     let first = run_source(&job, files(&whole, EpochSize::Bytes(1 << 30)), 1, &file.format);
-    for (epoch_size, workers) in [(EpochSize::Records(1), 1), (EpochSize::Records(1), 2), (EpochSize::Bytes(1_000), 3)] {
+    for (epoch_size, workers) in [(EpochSize::Records(1), 1), (EpochSize::Records(1), 2), (EpochSize::Bytes(1_000), 3)]
+    {
         let other = run_source(&job, files(&whole, epoch_size), workers, &file.format);
         same(&first, &other).unwrap_or_else(|error| panic!("{epoch_size:?}: {error}"));
     }

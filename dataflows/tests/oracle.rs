@@ -20,10 +20,7 @@ use whisperer_operators::{
     reference::{NamedRow, Outcome},
     spec::JobSpec,
 };
-use whisperer_schemas::{
-    Value,
-    time::DAY,
-};
+use whisperer_schemas::{Value, time::DAY};
 
 /// Whether engine and oracle agree on everything.
 fn agree(spec: &JobSpec, partitions: &[MemoryPartition], workers: usize, format: &FormatOptions) -> Result<(), String> {
@@ -32,7 +29,8 @@ fn agree(spec: &JobSpec, partitions: &[MemoryPartition], workers: usize, format:
     let oracle = reference(spec, partitions, format);
     difference("decisions", &engine.decisions, &sorted(oracle.decisions.clone()))?;
     difference("profiles", &engine.profiles, &sorted(oracle.profiles.clone()))?;
-    let dead: Vec<NamedRow> = engine.dead_letters.iter().map(|row| part(row, &["partition", "offset", "reason"])).collect();
+    let dead: Vec<NamedRow> =
+        engine.dead_letters.iter().map(|row| part(row, &["partition", "offset", "reason"])).collect();
     difference("dead letters", &sorted(dead), &sorted(oracle.dead_letters.iter().map(dead_row).collect()))?;
     counts_agree(&engine.report, &oracle, &job)
 }
@@ -147,5 +145,8 @@ fn the_whole_vocabulary_is_tried() {
         ];
         seen.iter_mut().zip(some).for_each(|(sum, more)| *sum += more);
     }
-    assert!(seen.iter().all(|count| *count > 0), "decisions, suppressed, snapshots, timers, late, duplicates, clamped: {seen:?}");
+    assert!(
+        seen.iter().all(|count| *count > 0),
+        "decisions, suppressed, snapshots, timers, late, duplicates, clamped: {seen:?}"
+    );
 }

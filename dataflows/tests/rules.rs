@@ -104,9 +104,13 @@ fn order_1_log_order_per_key() {
 #[test]
 fn order_1_epochs_apply_in_the_order_of_partition_and_offset() {
     // Chunks of one epoch that three workers read arrive in any order, and are applied in that of the log.
-    let spec = job(vec![feature_of("last", Aggregate::Last, "properties.plan", None)], vec![trigger("two", "last = 'b'", None, 0)]);
-    let log: Vec<Event> =
-        (0..60).map(|id| event(id, 1, s(9)).with(if id % 2 == 0 { r#""plan":"a""# } else { r#""plan":"b""# })).collect();
+    let spec = job(
+        vec![feature_of("last", Aggregate::Last, "properties.plan", None)],
+        vec![trigger("two", "last = 'b'", None, 0)],
+    );
+    let log: Vec<Event> = (0..60)
+        .map(|id| event(id, 1, s(9)).with(if id % 2 == 0 { r#""plan":"a""# } else { r#""plan":"b""# }))
+        .collect();
     let ran = run_log(&spec, &log);
     assert_eq!(ran.decisions.len(), 30);
     assert_eq!(text(last_row(&ran, 1), "last"), "b");
@@ -175,10 +179,7 @@ fn order_2_what_a_later_event_undoes_is_never_seen() {
 #[test]
 fn order_3_timers_first() {
     // The timer at a day after the event comes before the event at that very instant, which would have prevented it.
-    let spec = job(
-        vec![feature("since", Aggregate::Recency, None)],
-        vec![trigger("gone", "since >= 1", None, 0)],
-    );
+    let spec = job(vec![feature("since", Aggregate::Recency, None)], vec![trigger("gone", "since >= 1", None, 0)]);
     let log = [event(1, 1, s(10)), event(2, 1, d(1) + 10 * SECOND)];
     assert_eq!(fired(&run_log(&spec, &log)), [firing("gone", 86_410, "timer")]);
     // One microsecond earlier the event does prevent it.
@@ -234,7 +235,8 @@ fn order_3_due_order() {
     let log = [event(1, 1, m(0)), event(2, 1, m(1)), event(3, 1, m(2)), event(4, 1, d(1))];
     let ran = run_log(&spec, &log);
     let timers: Vec<_> = fired(&ran).into_iter().filter(|firing| firing.2 == "timer").collect();
-    let expected = [firing("below_3", 60 * 60, "timer"), firing("below_2", 61 * 60, "timer"), firing("none", 62 * 60, "timer")];
+    let expected =
+        [firing("below_3", 60 * 60, "timer"), firing("below_2", 61 * 60, "timer"), firing("none", 62 * 60, "timer")];
     assert_eq!(timers, expected);
     // Made in this order, not only sorted into it.
     let made: Vec<Micros> = ran.rows[0].iter().filter_map(|row| row.values[6].as_time()).collect();
@@ -276,8 +278,7 @@ fn order_4_windows_move_with_the_key_clock() {
 #[test]
 fn order_4_an_event_outside_the_window_does_not_count() {
     // A late event older than the window at the key clock touches no windowed feature; lifetime it does.
-    let spec =
-        job(vec![feature("hour", Aggregate::Count, Some(HOUR)), feature("all", Aggregate::Count, None)], vec![]);
+    let spec = job(vec![feature("hour", Aggregate::Count, Some(HOUR)), feature("all", Aggregate::Count, None)], vec![]);
     let ran = run_log(&spec, &[event(1, 1, m(100)), event(2, 1, m(40)), event(3, 1, m(41))]);
     assert_eq!((value(&ran, "hour"), value(&ran, "all")), (Some(2.0), Some(3.0)));
 }
@@ -316,7 +317,13 @@ fn the_known_trap() {
     let log = [event(1, 1, s(70)), event(2, 2, s(1000)), event(3, 1, s(120))];
     let job = compile(&spec);
     for workers in 1..=4 {
-        for cuts in [vec![], vec![vec![1], vec![1], vec![1]], vec![vec![2], vec![1]], vec![vec![1], vec![2]], vec![vec![1, 1, 1]]] {
+        for cuts in [
+            vec![],
+            vec![vec![1], vec![1], vec![1]],
+            vec![vec![2], vec![1]],
+            vec![vec![1], vec![2]],
+            vec![vec![1, 1, 1]],
+        ] {
             let ran = run(&job, &[partition(lines(&log), cuts.clone())], workers, &native());
             assert_eq!(fired(&ran), [firing("gone", 130, "timer")], "{cuts:?}");
             assert_eq!(number(&ran.decisions[0], "n"), Some(1.0), "{cuts:?}");
@@ -513,9 +520,8 @@ fn firing_ordinals_count_within_one_instant() {
     let log = [x(1, 0, 5), x(2, 0, 0), x(3, 0, 5), x(4, 0, 0), x(5, 0, 5), x(6, 0, 0), x(7, 1, 5)];
     let ran = run_log(&spec, &log);
     let key = KeyHash::of(&[&support::app_id(0), &user_id(1)]);
-    let mut expected: Vec<String> = [(0, 0), (0, 1), (0, 2), (1, 0)]
-        .map(|(at, ordinal)| decision_id("job", "high", key, s(at), ordinal))
-        .into();
+    let mut expected: Vec<String> =
+        [(0, 0), (0, 1), (0, 2), (1, 0)].map(|(at, ordinal)| decision_id("job", "high", key, s(at), ordinal)).into();
     let mut ids: Vec<String> = ran.decisions.iter().map(|row| text(row, "decision_id").to_owned()).collect();
     ids.sort_unstable();
     expected.sort_unstable();
@@ -568,7 +574,8 @@ fn timers_a_recency_changes_at_its_first_microsecond() {
         vec![trigger("at", "since >= 7", None, 0), trigger("after", "7 < since", None, 0)],
     );
     let ran = run_log(&spec, &[event(1, 1, s(5)), event(2, 2, d(8))]);
-    let times: Vec<_> = ran.decisions.iter().map(|row| (text(row, "trigger").to_owned(), time(row, "event_time"))).collect();
+    let times: Vec<_> =
+        ran.decisions.iter().map(|row| (text(row, "trigger").to_owned(), time(row, "event_time"))).collect();
     assert_eq!(times, [("at".to_owned(), d(7) + 5 * SECOND), ("after".to_owned(), d(7) + 5 * SECOND + 1)]);
 }
 
@@ -640,7 +647,10 @@ fn timers_do_not_move_the_key_clock() {
 // ---- Snapshots --------------------------------------------------------------------------------------------------------
 
 fn boundaries(ran: &Ran, user: u32) -> Vec<i64> {
-    let own = ran.profiles.iter().filter(|row| row["final"].as_bool() == Some(false) && text(row, "user_id") == user_id(user));
+    let own = ran
+        .profiles
+        .iter()
+        .filter(|row| row["final"].as_bool() == Some(false) && text(row, "user_id") == user_id(user));
     own.map(|row| (time(row, "as_of") - s(0)) / HOUR).collect()
 }
 
@@ -712,7 +722,8 @@ fn scores_and_contributions() {
     };
     let terms = weights.iter().enumerate().map(term).collect();
     let body = ScoreBody::Model(ModelSpec { intercept: 0.5, terms });
-    spec.scores = vec![ScoreSpec { name: "risk".into(), body, levels: vec![("low".into(), 0.0), ("high".into(), 0.5)] }];
+    spec.scores =
+        vec![ScoreSpec { name: "risk".into(), body, levels: vec![("low".into(), 0.0), ("high".into(), 0.5)] }];
     let properties = (0..7).map(|at| format!(r#""x{at}":1"#)).collect::<Vec<_>>().join(",");
     let ran = run_log(&spec, &[event(1, 1, s(0)).with(&properties)]);
     let row = last_row(&ran, 1);
@@ -750,8 +761,7 @@ fn distinct_tells_texts_from_numbers() {
     // "1" differs from 1; 1 equals 1.0; -0 equals 0; a truth value does not count.
     let spec = job(vec![feature_of("v", Aggregate::Distinct, "properties.custom", None)], vec![]);
     let values = [r#""1""#, "1", "1.0", "0", "-0.0", "true", "null", "[1]"];
-    let log: Vec<_> =
-        (0..).zip(values).map(|(id, v)| event(id, 1, s(0)).with(&format!(r#""custom":{v}"#))).collect();
+    let log: Vec<_> = (0..).zip(values).map(|(id, v)| event(id, 1, s(0)).with(&format!(r#""custom":{v}"#))).collect();
     assert_eq!(value(&run_log(&spec, &log), "v"), Some(3.0));
 }
 

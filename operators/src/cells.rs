@@ -205,14 +205,12 @@ pub struct Editor<'a> {
     words: &'a mut Vec<u64>,
     starts: &'a mut [u32],
     layout: &'a Layout,
-    /// Least instant at which a cell that was added becomes superfluous.
-    pub expires_at: Micros,
 }
 
 impl Cells {
     /// An editor of these cells, of which `starts` are the places.
     pub fn edit<'a>(&'a mut self, starts: &'a mut [u32], layout: &'a Layout) -> Editor<'a> {
-        Editor { words: &mut self.words, starts, layout, expires_at: Micros::MAX }
+        Editor { words: &mut self.words, starts, layout }
     }
 
     /// Fills `starts` with the place at which each slot's cells begin, and the end.
@@ -242,23 +240,21 @@ impl Cells {
         self.words.capacity() * size_of::<u64>()
     }
 
-    /// Drops what no window holds any more when the key clock stands at `key_clock`; returns when there will be more to drop.
-    pub fn expire(&mut self, layout: &Layout, key_clock: Micros) -> Micros {
-        let (mut from, mut to, mut next) = (0, 0, Micros::MAX);
+    /// Drops what no window holds any more when the key clock stands at `key_clock`.
+    pub fn expire(&mut self, layout: &Layout, key_clock: Micros) {
+        let (mut from, mut to) = (0, 0);
         while from < self.words.len() {
             let at = slot_of(self.words[from]);
             let width = layout.width(at);
             let cell = &self.words[from..from + width];
             let expires_at = layout.slots[at].expires_at(pane_of(cell[0]), &cell[1..]);
             if expires_at > key_clock {
-                next = next.min(expires_at);
                 self.words.copy_within(from..from + width, to);
                 to += width;
             }
             from += width;
         }
         self.words.truncate(to);
-        next
     }
 }
 
@@ -316,12 +312,10 @@ impl Editor<'_> {
     }
 
     fn insert(&mut self, at: usize, place: usize, word: u64, payload: &[u64]) {
-        let slot = &self.layout.slots[at];
-        self.expires_at = self.expires_at.min(slot.expires_at(pane_of(word), payload));
         let (needed, old) = (1 + payload.len(), self.words.len());
         if self.words.capacity() - old < needed {
             // Doubling would leave half of a million small keys' memory empty.
-            self.words.reserve_exact(needed.max(old / 4).max(6));
+            self.words.reserve_exact(needed.max(old / 8).max(4));
         }
         self.words.resize(old + needed, 0);
         self.words.copy_within(place..old, place + needed);
@@ -519,7 +513,7 @@ mod tests {
         cells.starts(&slots, &mut starts);
         assert_eq!(starts, [0, 4, 12]);
         assert_eq!(cells.words[..4].iter().map(|word| pane_of(*word)).collect::<Vec<_>>(), [-3, -1, 1, 3]);
-        assert_eq!(cells.expire(&slots, 35), 50);
+        cells.expire(&slots, 35);
         cells.starts(&slots, &mut starts);
         assert_eq!(starts, [0, 1, 3]);
     }

@@ -132,7 +132,7 @@ impl<'a> KeyEnv<'a> {
     pub fn contributions(&self, model: &LogisticModel) -> Option<Vec<f64>> {
         let contribution = |term: &Term| {
             let x = transformed(term, self);
-            (!x.is_nan()).then(|| term.weight * x - term.reference)
+            (!x.is_nan()).then_some(term.weight * x - term.reference)
         };
         model.terms.iter().map(contribution).collect()
     }

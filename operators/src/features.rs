@@ -110,6 +110,17 @@ impl<'a> CellsView<'a> {
         self.words[range].chunks_exact(self.layout.width(slot))
     }
 
+    /// A slot's sessions that began inside a window as of `now`, oldest first.
+    pub fn sessions(
+        &self,
+        slot: usize,
+        window: Option<Window>,
+        now: Micros,
+    ) -> impl Iterator<Item = &'a [u64]> + use<'a> {
+        let oldest = window.map_or(Micros::MIN, |window| window.oldest(window.pane_of(now)) * window.pane);
+        self.cells(slot).skip_while(move |cell| (cell[1] as Micros) < oldest)
+    }
+
     /// A slot's cells inside a window as of `now`, oldest first.
     #[inline]
     pub fn within(
@@ -167,8 +178,8 @@ impl Feature {
                 let window = self.window.expect("a trend has a window: checked when the job is compiled");
                 trend(within(slot), window, now, counts)
             }
-            Read::Sessions { slot } => within(slot).count() as f64,
-            Read::SessionMinutes { slot } => session_minutes(within(slot)),
+            Read::Sessions { slot } => cells.sessions(slot, self.window, now).count() as f64,
+            Read::SessionMinutes { slot } => session_minutes(cells.sessions(slot, self.window, now)),
         }
     }
 

@@ -3,6 +3,7 @@
 //! ```text
 //! records ──exchange by key group──▶ ┌─────────────┐ ──▶ decisions
 //! chunk facts ──────broadcast──────▶ │ apply_keyed │ ──▶ profiles
+//!                                    │             │ ──▶ stage updates, for views
 //!                                    └─────────────┘
 //! ```
 //! Records wait in a stash until the frontier has passed their epoch; then they are applied in the order of (partition, chunk), in which
@@ -30,6 +31,7 @@ use crate::{
     job::CompiledJob,
     keys::{Counts, Keys, Outputs, WARMED},
     record::Record,
+    views::StageUpdate,
     watermark::{ChunkFacts, PartitionClocks},
 };
 
@@ -40,12 +42,22 @@ const SLICE_KEYS: usize = 4096;
 /// What an instance of the operator tells its worker, besides its rows.
 #[derive(Clone, Debug, Default)]
 pub struct KeyedReport {
-    /// What happened so far; keys, stages and bytes only once the input has ended.
+    /// What happened so far; filled once the input has ended.
     pub counts: Counts,
     /// The global watermark.
     pub watermark: Option<Micros>,
     /// Epochs that were applied.
     pub epochs: u64,
+}
+
+/// What the keyed operator gives.
+pub struct Keyed<'scope> {
+    /// Rows of the decisions table.
+    pub decisions: StreamVec<'scope, u64, Row>,
+    /// Rows of the profiles table.
+    pub profiles: StreamVec<'scope, u64, Row>,
+    /// What stages keys were in and have come to.
+    pub stages: StreamVec<'scope, u64, StageUpdate>,
 }
 
 /// The keyed operator on a stream of records.
@@ -81,8 +93,7 @@ pub trait ApplyKeyed<'scope> {
     ///         .into();
     ///     let facts = ChunkFacts { partition: 0, chunk: 0, time_max: 20, ended: true };
     ///     let facts = [facts].to_stream(scope);
-    ///     let (decisions, _profiles) = records.to_stream(scope).apply_keyed(facts, job, 1, Rc::default());
-    ///     decisions.capture()
+    ///     records.to_stream(scope).apply_keyed(facts, job, 1, Rc::default()).decisions.capture()
     /// });
     /// let rows: Vec<_> = decisions.extract().into_iter().flat_map(|(_, rows)| rows).collect();
     /// assert_eq!(rows.len(), 1);
@@ -94,7 +105,7 @@ pub trait ApplyKeyed<'scope> {
         job: Arc<CompiledJob>,
         partitions: u32,
         report: Rc<RefCell<KeyedReport>>,
-    ) -> (StreamVec<'scope, u64, Row>, StreamVec<'scope, u64, Row>);
+    ) -> Keyed<'scope>;
 }
 
 impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
@@ -104,7 +115,7 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
         job: Arc<CompiledJob>,
         partitions: u32,
         report: Rc<RefCell<KeyedReport>>,
-    ) -> (StreamVec<'scope, u64, Row>, StreamVec<'scope, u64, Row>) {
+    ) -> Keyed<'scope> {
         let scope = self.scope();
         let mut builder = OperatorBuilder::new("ApplyKeyed".to_owned(), scope);
         let by_group = Exchange::new(|record: &Record| KeyHash(record.key).group());
@@ -112,8 +123,10 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
         let mut facts = builder.new_input(facts.broadcast(), Pipeline);
         let (decisions, decision_stream) = builder.new_output::<Vec<Row>>();
         let (profiles, profile_stream) = builder.new_output::<Vec<Row>>();
+        let (stages, stage_stream) = builder.new_output::<Vec<StageUpdate>>();
         let mut decisions = OutputBuilder::<_, CapacityContainerBuilder<Vec<Row>>>::from(decisions);
         let mut profiles = OutputBuilder::<_, CapacityContainerBuilder<Vec<Row>>>::from(profiles);
+        let mut stages = OutputBuilder::<_, CapacityContainerBuilder<Vec<StageUpdate>>>::from(stages);
         let activator = scope.activator_for(builder.operator_info().address);
         builder.build(move |capabilities| {
             let mut operator = KeyedOperator::new(job, partitions, report, capabilities);
@@ -126,6 +139,9 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
                     let rows = &mut operator.outputs;
                     decisions.session(&capabilities[0]).give_iterator(rows.decisions.drain(..));
                     profiles.session(&capabilities[1]).give_iterator(rows.profiles.drain(..));
+                    let (mut stages, epoch) = (stages.activate(), *capabilities[2].time());
+                    let updates = rows.stages.drain(..).map(|(stage, diff)| (stage, epoch, diff));
+                    stages.session(&capabilities[2]).give_iterator(updates);
                 }
                 operator.release(frontiers);
                 if more {
@@ -133,7 +149,7 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
                 }
             }
         });
-        (decision_stream, profile_stream)
+        Keyed { decisions: decision_stream, profiles: profile_stream, stages: stage_stream }
     }
 }
 

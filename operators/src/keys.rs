@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use compact_str::CompactString;
 use hashbrown::HashTable;
-use whisperer_schemas::{Epoch, KeyHash, Micros, Row};
+use whisperer_schemas::{Epoch, KeyHash, Micros, Row, time::HOUR};
 
 use crate::{
     cells::{Cells, Layout, Touch},
@@ -40,6 +40,8 @@ pub struct Outputs {
     pub decisions: Vec<Row>,
     /// Rows of the profiles table.
     pub profiles: Vec<Row>,
+    /// Keys that entered (1) or left (-1) a stage, as the job numbers stages; none where the job has no stages.
+    pub stages: Vec<(u16, isize)>,
 }
 
 /// What happened, in numbers.
@@ -61,8 +63,6 @@ pub struct Counts {
     pub suppressed: Vec<u64>,
     /// Operations in expressions that gave no value.
     pub nulls: u64,
-    /// Keys by stage, as the job numbers stages; filled when asked for.
-    pub stages: Vec<u64>,
     /// Keys.
     pub keys: u64,
     /// Bytes that the keys' states take, index and timers included.
@@ -86,7 +86,6 @@ impl Counts {
         self.state_bytes += other.state_bytes;
         add(&mut self.decisions, &other.decisions);
         add(&mut self.suppressed, &other.suppressed);
-        add(&mut self.stages, &other.stages);
     }
 }
 
@@ -102,8 +101,6 @@ pub struct KeyState {
     due: Micros,
     /// The wheel's entry of the key; never after `due`.
     entry: Micros,
-    /// When the key clock makes a cell superfluous.
-    expires_at: Micros,
     pub(crate) cells: Cells,
     recent: Recent,
     pub(crate) user_id: CompactString,
@@ -124,7 +121,6 @@ impl KeyState {
             floor: Micros::MIN,
             due: Micros::MAX,
             entry: Micros::MAX,
-            expires_at: Micros::MAX,
             cells: Cells::default(),
             recent: Recent::default(),
             user_id: record.user_id.clone(),
@@ -195,7 +191,7 @@ impl Keys {
 
     /// Takes a record of which the partition's watermark from earlier offsets is `pw`.
     pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
-        let at = self.find_or_insert(record);
+        let at = self.find_or_insert(record, outputs);
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
         Turn { job: &self.job, engine: &mut self.engine, state, epoch, outputs, found: false }.record(record, pw);
         reschedule(&mut self.wheel, state, at);
@@ -219,7 +215,9 @@ impl Keys {
         let mut entries = std::mem::take(&mut self.due);
         let mut left = limit;
         while left > 0 {
-            entries.extend(std::iter::from_fn(|| self.wheel.pop(watermark)).take(WARMED.min(left)));
+            let (wheel, blocks) = (&mut self.wheel, &self.blocks);
+            let entry_of = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].entry;
+            entries.extend(std::iter::from_fn(|| wheel.pop(watermark, entry_of)).take(WARMED.min(left)));
             if entries.is_empty() {
                 break;
             }
@@ -275,18 +273,16 @@ impl Keys {
         self.index.is_empty()
     }
 
-    /// The numbers so far; those of stages and bytes take a look at every key.
+    /// The numbers so far; that of bytes takes a look at every key.
     #[must_use]
     pub fn counts(&self) -> Counts {
         let mut counts = self.engine.counts.clone();
         counts.keys = self.len() as u64;
-        counts.stages = vec![0; self.job.stage_names.len()];
         let mut bytes = self.index.allocation_size() + self.wheel.bytes();
         bytes += self.engine.texts.bytes() + self.engine.apps.bytes();
         for block in &self.blocks {
             bytes += block.capacity() * size_of::<KeyState>();
             for state in block {
-                counts.stages[usize::from(state.stage)] += 1;
                 bytes += state.heap_bytes();
             }
         }
@@ -294,7 +290,7 @@ impl Keys {
         counts
     }
 
-    fn find_or_insert(&mut self, record: &Record) -> u32 {
+    fn find_or_insert(&mut self, record: &Record, outputs: &mut Outputs) -> u32 {
         let blocks = &self.blocks;
         let key = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].key;
         // The low half of the key is its hash: the table needs no other.
@@ -303,12 +299,15 @@ impl Keys {
         }
         let at = u32::try_from(self.index.len()).expect("memory ends before four billion keys do");
         self.index.insert_unique(record.key as u64, at, |at| key(*at).0 as u64);
-        if at as usize % BLOCK == 0 {
+        if (at as usize).is_multiple_of(BLOCK) {
             self.blocks.push(Vec::with_capacity(BLOCK));
         }
         let app = self.engine.apps.number(&record.app_id);
         let block = self.blocks.last_mut().expect("a block was pushed when the last one was full");
         block.push(KeyState::new(record, app));
+        if !self.job.stages.is_empty() {
+            outputs.stages.push((0, 1));
+        }
         at
     }
 }
@@ -395,13 +394,14 @@ impl Turn<'_> {
     /// Takes an event into the aggregates.
     fn apply(&mut self, record: &Record, clock: Micros) {
         let state = &mut *self.state;
+        // What a window has dropped is not read any more; that it goes for good can wait for the next hour.
+        if clock.div_euclid(HOUR) != state.key_clock.div_euclid(HOUR) {
+            state.cells.expire(&self.job.layout, clock);
+            self.found = false;
+        }
         state.key_clock = clock;
         state.floor = state.floor.max(clock);
         state.changed = true;
-        if clock >= state.expires_at {
-            state.expires_at = state.cells.expire(&self.job.layout, clock);
-            self.found = false;
-        }
         self.find_starts();
         let job = self.job;
         let Engine { texts, starts, .. } = &mut *self.engine;
@@ -419,7 +419,6 @@ impl Turn<'_> {
                 editor.touch(*at, Touch { time: record.time, value, key_clock: clock });
             }
         }
-        self.state.expires_at = self.state.expires_at.min(editor.expires_at);
     }
 
     /// Evaluates scores, stages and triggers at `now`; the starts of the slots' cells must be those of the state.
@@ -429,6 +428,7 @@ impl Turn<'_> {
         let Engine { values, texts, .. } = &mut *self.engine;
         values.compute(job, &job.condition_steps, texts);
         if !job.stages.is_empty() && values.stage() != self.state.stage {
+            self.outputs.stages.extend([(self.state.stage, -1), (values.stage(), 1)]);
             self.state.stage = values.stage();
             self.state.changed = true;
         }
@@ -487,6 +487,8 @@ impl Turn<'_> {
         let moment = Moment { now, epoch: self.epoch };
         let row = rows::profile(self.job, self.engine, self.state, moment, last);
         self.outputs.profiles.push(row);
+        // Here, not with the next evaluation: which key that is depends on the cut.
+        self.engine.counts.nulls += self.engine.values.take_nulls();
     }
 
     /// Finds the earliest pending timer of the state; the starts of the slots' cells must be those of the state.

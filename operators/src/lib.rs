@@ -18,6 +18,7 @@ pub mod reference;
 pub mod rows;
 pub mod spec;
 pub mod timers;
+pub mod views;
 pub mod watermark;
 pub mod wheel;
 pub mod window;

@@ -6,7 +6,7 @@
 use whisperer_schemas::time::{DAY, Micros, format_duration};
 
 use crate::{
-    cells::{Slot, pane_of},
+    cells::{Slot, SlotKind, pane_of},
     expression::Comparison,
     features::{CellsView, Read},
     job::Reads,
@@ -175,7 +175,9 @@ impl Asks {
         let midnight = next_multiple(times.floor, DAY);
         let fresh = midnight <= times.key_clock.saturating_add(drift.after_key_clock);
         let holds_content = |(slot, window): &(usize, Window)| {
-            newest(cells, *slot).is_some_and(|pane| window.oldest(window.pane_of(midnight)) <= pane)
+            let kind = cells.layout.slots()[*slot].kind;
+            let newest = cells.cells(*slot).next_back().map(|cell| content_pane(kind, *window, cell));
+            newest.is_some_and(|pane| window.oldest(window.pane_of(midnight)) <= pane)
         };
         if fresh || drift.windows.iter().any(holds_content) { midnight } else { Micros::MAX }
     }
@@ -185,7 +187,8 @@ impl Ask {
     fn due(self, cells: CellsView<'_>, floor: Micros) -> Micros {
         let due = match self {
             Ask::PaneLeaves { slot, window } => {
-                let leaves = cells.cells(slot).map(|cell| window.leaves_at(pane_of(cell[0])));
+                let kind = cells.layout.slots()[slot].kind;
+                let leaves = cells.cells(slot).map(|cell| window.leaves_at(content_pane(kind, window, cell)));
                 leaves.into_iter().find(|due| *due > floor)
             }
             Ask::Boundary { slot, window } => {
@@ -227,6 +230,14 @@ impl Ask {
             Ask::StreakEnds { .. } => Reason::Streak,
             Ask::Reaches { .. } => Reason::Recency,
         }
+    }
+}
+
+/// The pane of a window that a cell's content lies in. Sessions may be kept in the panes of a longer window than this one.
+fn content_pane(kind: SlotKind, window: Window, cell: &[u64]) -> i64 {
+    match kind {
+        SlotKind::Sessions { .. } => window.pane_of(cell[1] as Micros),
+        _ => pane_of(cell[0]),
     }
 }
 

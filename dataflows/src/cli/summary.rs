@@ -56,7 +56,7 @@ fn events(report: &RunReport) -> Vec<(String, String)> {
 fn stages(job: &CompiledJob, report: &RunReport) -> Vec<(String, String)> {
     let mut rows = vec![row("all users", report.counts.keys)];
     if !job.stages.is_empty() {
-        let stages = job.stage_names.iter().zip(&report.counts.stages);
+        let stages = job.stage_names.iter().zip(&report.stages);
         rows.extend(stages.map(|(stage, count)| row(stage, *count)));
     }
     rows
@@ -91,7 +91,7 @@ fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! source ─┬─ records ──▶ apply_keyed ─┬─ decisions ─▶ digest ─▶ sinks
-//!         ├─ chunk facts ──▲          └─ profiles ──▶ digest ─▶ sinks
+//!         ├─ chunk facts ──▲          ├─ profiles ──▶ digest ─▶ sinks
+//!         │                           └─ stage updates ─▶ view of keys by stage
 //!         └─ dead letters ──────────────────────────▶ digest ─▶ sinks
 //! ```
 //! Every worker runs the whole graph on its share of partitions and keys. When all have come to the end, each stages its files, and
@@ -23,7 +24,7 @@ use std::{
     time::Duration,
 };
 
-use timely::{dataflow::operators::probe::Handle, worker::Worker};
+use timely::{dataflow::{StreamVec, operators::{Inspect, Probe, probe::Handle}}, worker::Worker};
 use whisperer_connectors::{
     Source, SourceError,
     format::{FormatOptions, Parser},
@@ -32,6 +33,7 @@ use whisperer_operators::{
     digested::Digested,
     job::CompiledJob,
     keyed::{ApplyKeyed, KeyedReport},
+    views::{StageCounts, StageUpdate},
 };
 use whisperer_schemas::{Digest, TableSchema};
 use whisperer_sinks::{SinkError, WrittenFile};
@@ -85,6 +87,8 @@ pub enum RunError {
 /// What a worker brings home.
 struct WorkerOutcome {
     keyed: KeyedReport,
+    /// This worker's part of the view of keys by stage.
+    stages: Vec<i64>,
     read: ReadCounts,
     digests: [Digest; 3],
     staged: Vec<Staged>,
@@ -177,14 +181,15 @@ fn run_worker(worker: &mut Worker, run: &Run, ready: &Ready) -> Result<WorkerOut
     let report = Rc::new(RefCell::new(KeyedReport::default()));
     let digests: [Rc<RefCell<Digest>>; 3] = Default::default();
     let read = reading.outcome();
+    let stages = Rc::new(RefCell::new(vec![0; run.job.stage_names.len()]));
     let probe = Handle::new();
     worker.dataflow::<u64, _, _>(|scope| {
         let streams = read_source(scope, reading, probe.clone());
         let partitions = run.source.partitions();
-        let (decisions, profiles) =
-            streams.records.apply_keyed(streams.facts, run.job.clone(), partitions, report.clone());
+        let keyed = streams.records.apply_keyed(streams.facts, run.job.clone(), partitions, report.clone());
         let of_table = run.tables();
-        let rows = [decisions, profiles, streams.dead_letters];
+        follow_stages(keyed.stages, stages.clone(), &probe);
+        let rows = [keyed.decisions, keyed.profiles, streams.dead_letters];
         for ((rows, table), (digest, sinks)) in rows.into_iter().zip(of_table).zip(digests.iter().zip(&tables.each)) {
             rows.digested(table, digest.clone()).write_to(sinks, &probe);
         }
@@ -195,7 +200,16 @@ fn run_worker(worker: &mut Worker, run: &Run, ready: &Ready) -> Result<WorkerOut
     let read = read.take()?;
     let staged = stage(run, tables)?;
     let keyed = report.borrow().clone();
-    Ok(WorkerOutcome { keyed, read, digests: digests.map(|digest| *digest.borrow()), staged })
+    let stages = stages.borrow().clone();
+    Ok(WorkerOutcome { keyed, stages, read, digests: digests.map(|digest| *digest.borrow()), staged })
+}
+
+/// Keeps the counts of keys by stage as the view of them changes.
+fn follow_stages(updates: StreamVec<'_, u64, StageUpdate>, counts: Rc<RefCell<Vec<i64>>>, probe: &Handle<u64>) {
+    let follow = move |((stage, keys), _, diff): &((u16, isize), u64, isize)| {
+        counts.borrow_mut()[usize::from(*stage)] += (keys * diff) as i64;
+    };
+    updates.stage_counts().inner.inspect(follow).probe_with(probe);
 }
 
 /// Longest sleep of a worker that has nothing to do; what wakes it is an activation.

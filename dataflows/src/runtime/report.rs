@@ -17,6 +17,8 @@ use super::{Run, WorkerOutcome, reading::ReadCounts};
 pub struct RunReport {
     /// What the keyed operators counted.
     pub counts: Counts,
+    /// Keys by lifecycle stage, as the job numbers stages.
+    pub stages: Vec<u64>,
     /// Records read, blank lines left out.
     pub read: u64,
     /// Rejected records by reason.
@@ -62,9 +64,11 @@ impl RunReport {
         let mut read = ReadCounts::default();
         let mut digests = [Digest::default(); 3];
         let mut watermark = None;
+        let mut stages = vec![0; run.job.stage_names.len()];
         let workers = outcomes.len();
         for outcome in outcomes {
             counts.merge(&outcome.keyed.counts);
+            stages.iter_mut().zip(outcome.stages).for_each(|(sum, part)| *sum += part);
             watermark = watermark.max(outcome.keyed.watermark);
             read.read += outcome.read.read;
             read.clamped += outcome.read.clamped;
@@ -77,6 +81,8 @@ impl RunReport {
         let names = run.tables().map(|table| table.name);
         RunReport {
             counts,
+            // Every key that left a stage had entered it.
+            stages: stages.into_iter().map(|keys: i64| keys.unsigned_abs()).collect(),
             read: read.read,
             dead: read.dead,
             clamped: read.clamped,
@@ -138,7 +144,7 @@ impl RunReport {
             counts.insert(format!("decisions.{}", trigger.name), self.counts.decisions[at]);
             counts.insert(format!("suppressed.{}", trigger.name), self.counts.suppressed[at]);
         }
-        for (stage, count) in job.stage_names.iter().zip(&self.counts.stages) {
+        for (stage, count) in job.stage_names.iter().zip(&self.stages) {
             counts.insert(format!("stage.{stage}"), *count);
         }
         RunManifest {

@@ -67,10 +67,12 @@ struct Trigger {
 }
 
 pub fn job() -> impl Strategy<Value = Job> {
-    let settings = (any::<bool>(), any::<u8>(), any::<u8>(), 0..4_u32, 1..5_u32, any::<u8>(), any::<u8>(), any::<bool>());
+    let settings =
+        (any::<bool>(), any::<u8>(), any::<u8>(), 0..4_u32, 1..5_u32, any::<u8>(), any::<u8>(), any::<bool>());
     let parts = (vec(feature(), 1..6), vec(score(), 0..4), vec(condition(), 0..4), vec(trigger(), 0..4));
     (settings, parts).prop_map(|(settings, (features, scores, stages, triggers))| {
-        let (by_user_alone, out_of_orderness, horizon, decay_days, distinct_max, every, full_every, stage_first) = settings;
+        let (by_user_alone, out_of_orderness, horizon, decay_days, distinct_max, every, full_every, stage_first) =
+            settings;
         Job {
             by_user_alone,
             out_of_orderness,
@@ -106,8 +108,11 @@ fn condition() -> impl Strategy<Value = Condition> {
 }
 
 fn trigger() -> impl Strategy<Value = Trigger> {
-    (condition(), option::of(condition()), any::<u8>())
-        .prop_map(|(when, rearm, cooldown)| Trigger { when, rearm, cooldown })
+    (condition(), option::of(condition()), any::<u8>()).prop_map(|(when, rearm, cooldown)| Trigger {
+        when,
+        rearm,
+        cooldown,
+    })
 }
 
 fn pick<T: Clone>(choices: &[T], byte: u8) -> T {
@@ -247,7 +252,8 @@ pub fn show(spec: &JobSpec) -> String {
     }
     for trigger in &spec.triggers {
         let TriggerSpec { name, when, rearm, cooldown, .. } = trigger;
-        let _ = writeln!(text, "trigger {} when {} rearm {:?} cooldown {cooldown}", name.value, when.value, plain(rearm));
+        let _ =
+            writeln!(text, "trigger {} when {} rearm {:?} cooldown {cooldown}", name.value, when.value, plain(rearm));
     }
     text
 }
@@ -315,7 +321,9 @@ impl Feature {
         };
         if matches!(aggregate, Last | First) {
             spec.value_type = match any {
-                any if UNTYPED.contains(&any) => pick(&[None, Some(ValueType::Number), Some(ValueType::Text)], self.span),
+                any if UNTYPED.contains(&any) => {
+                    pick(&[None, Some(ValueType::Number), Some(ValueType::Text)], self.span)
+                }
                 any if TEXTS.contains(&any) => None,
                 _ => Some(ValueType::Number),
             };
@@ -370,7 +378,8 @@ impl Score {
             0 => ScoreBody::Model(self.model(names)),
             _ => ScoreBody::Expr(self.expr(names).as_str().into()),
         };
-        let levels = if self.levels { vec![("low".into(), 0.0), ("mid".into(), 0.3), ("high".into(), 1.5)] } else { vec![] };
+        let levels =
+            if self.levels { vec![("low".into(), 0.0), ("mid".into(), 0.3), ("high".into(), 1.5)] } else { vec![] };
         ScoreSpec { name: name.into(), body, levels }
     }
 
@@ -391,7 +400,11 @@ impl Score {
                 }
                 Kind::Text => {
                     let all = ["pro", "f3", "user_login"].map(|text| Transform::OneHot(text.into()));
-                    (pick(&all, transform / 3), ModelValue::Text("pro".into()), some.then(|| ModelValue::Text("free".into())))
+                    (
+                        pick(&all, transform / 3),
+                        ModelValue::Text("pro".into()),
+                        some.then(|| ModelValue::Text("free".into())),
+                    )
                 }
                 Kind::Choice(choices) => {
                     let value = ModelValue::Text(choices[0].clone());
@@ -412,10 +425,11 @@ impl Score {
             .chain(["0.5".to_owned()])
             .collect();
         let (f, g) = (pick(&numbers, self.reads.0), pick(&numbers, self.reads.1));
-        match (self.form / 2) % 12 {
+        match (self.form / 2) % 13 {
             0 => format!("least(1, coalesce({f}, 0) / 10)"),
             1 => format!("{f} + {g}"),
-            2 => format!("case when {f} > 1 then 0.25 when {g} is null then {f} else {g} end"),
+            // No part of it is decided by constants alone: what is left out when it is compiled would ask for no timers.
+            2 => format!("case when {f} > 1 then 0.25 when {g} < {f} then {f} else {g} end"),
             3 => format!("exp(-{f})"),
             4 => format!("ln({f}) - {g}"),
             5 => format!("sqrt({f}) * 0.5"),
@@ -424,6 +438,7 @@ impl Score {
             8 => format!("greatest({f}, {g}, 0.5)"),
             9 => format!("abs({f}) % 3"),
             10 => format!("round({f}) + floor({g})"),
+            11 => format!("case {f} when 1 then 0.5 when 3 then {g} else 2 end"),
             _ => format!("nullif({f}, 1) * 0.1"),
         }
     }

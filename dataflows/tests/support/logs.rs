@@ -51,7 +51,17 @@ pub fn steps(most: usize) -> impl Strategy<Value = Vec<Step>> {
     let back = (prop_oneof![4 => Just(0_u8), 2 => 1..3_u8, 1 => 3..6_u8], any::<u8>());
     let snap = prop_oneof![3 => Just(0_u8), 1 => 1..5_u8];
     let odd = prop_oneof![3 => Just(255_u8), 1 => 0..12_u8];
-    let step = (0..5_u8, prop_oneof![4 => Just(0_u8), 1 => Just(1_u8)], gap, back, snap, 0..6_u8, any::<[u8; 6]>(), odd, any::<u8>())
+    let step = (
+        0..5_u8,
+        prop_oneof![4 => Just(0_u8), 1 => Just(1_u8)],
+        gap,
+        back,
+        snap,
+        0..6_u8,
+        any::<[u8; 6]>(),
+        odd,
+        any::<u8>(),
+    )
         .prop_map(|(user, app, gap, back, snap, kind, properties, odd, which)| Step {
             user,
             app,
@@ -185,7 +195,10 @@ impl Step {
             2 => r#""score":1e300"#.into(),
             _ => format!(r#""score":{}"#, score / 8),
         };
-        let custom = pick(&["", r#""custom":"x""#, r#""custom":1"#, r#""custom":"1""#, r#""custom":-0.0"#, r#""custom":0"#], custom);
+        let custom = pick(
+            &["", r#""custom":"x""#, r#""custom":1"#, r#""custom":"1""#, r#""custom":-0.0"#, r#""custom":0"#],
+            custom,
+        );
         let flag = pick(&["", r#""flag":true"#, r#""flag":false"#, r#""flag":"true""#], flag);
         let all = [amount, plan, feature, score, custom, flag];
         all.into_iter().filter(|member| !member.is_empty()).collect::<Vec<_>>().join(",")
@@ -251,4 +264,3 @@ impl Step {
         }
     }
 }
-

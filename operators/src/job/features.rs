@@ -140,13 +140,15 @@ impl Compiler {
     }
 
     fn slot_of(&mut self, kind: SlotKind, input: Input, pane: Micros, panes: i64) -> usize {
-        // Sessions are kept by what their own window can still see; every other accumulator serves any shorter window.
-        let own = matches!(kind, SlotKind::Sessions { .. });
-        let shared = self.slots.iter().position(|slot| {
-            slot.kind == kind && slot.lane == input.lane && slot.pane == pane && (!own || slot.panes == panes)
-        });
-        if let Some(at) = shared {
-            self.slots[at].panes = self.slots[at].panes.max(panes);
+        // An accumulator serves any shorter window of the same panes; sessions know when they began, so they serve any shorter window.
+        let sessions = matches!(kind, SlotKind::Sessions { .. });
+        let same = |slot: &Slot| slot.kind == kind && slot.lane == input.lane && (sessions || slot.pane == pane);
+        if let Some(at) = self.slots.iter().position(same) {
+            let slot = &mut self.slots[at];
+            let reach = |pane: Micros, panes: i64| if pane == 0 { Micros::MAX } else { pane.saturating_mul(panes) };
+            if reach(pane, panes) > reach(slot.pane, slot.panes) {
+                (slot.pane, slot.panes) = (pane, panes);
+            }
             return at;
         }
         self.slots.push(Slot { kind, lane: input.lane, pane, panes, value: 0, text: input.text });

@@ -340,7 +340,7 @@ fn case(
     otherwise.map_or(Ok(Datum::Null), |expr| eval(expr, want, names))
 }
 
-fn function_name(call: &Function) -> String {
+pub(super) fn function_name(call: &Function) -> String {
     call.name.to_string().to_lowercase()
 }
 

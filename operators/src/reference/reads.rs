@@ -64,6 +64,23 @@ impl Walk<'_> {
             Expr::InList { expr, list, .. } => {
                 list.iter().try_for_each(|item| self.comparison(expr, &BinaryOperator::Eq, item))
             }
+            // `case x when y` compares x with y.
+            Expr::Case { operand: Some(operand), conditions, else_result, .. } => {
+                for when in conditions {
+                    self.comparison(operand, &BinaryOperator::Eq, &when.condition)?;
+                    self.expr(&when.result)?;
+                }
+                else_result.iter().try_for_each(|otherwise| self.expr(otherwise))
+            }
+            // `nullif(x, y)` stands for `case when x = y then null else x end`.
+            Expr::Function(call) if expression::function_name(call) == "nullif" => {
+                let arguments = expression::children(expr)?;
+                if let [left, right] = arguments[..] {
+                    self.comparison(left, &BinaryOperator::Eq, right)?;
+                    self.expr(left)?;
+                }
+                Ok(())
+            }
             other => expression::children(other)?.into_iter().try_for_each(|child| self.expr(child)),
         }
     }

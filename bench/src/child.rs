@@ -1,0 +1,124 @@
+//! Each run is a process of its own: time on the cores and the peak of memory are then its own, process start and end included.
+//!
+//! The bench starts itself again with [`CHILD`] in the environment. As `engine` it *is* the command `whisperer`, with the very
+//! arguments; as `baseline` it is the program written by hand. Either prints a line of JSON with what it did; the last line
+//! is [`Cost`], what the process has used.
+
+use std::{
+    env,
+    ffi::OsString,
+    fs,
+    path::Path,
+    process::{Command, ExitCode, Stdio},
+    time::Instant,
+};
+
+use anyhow::{Context, bail};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use whisperer_dataflows::{cli, runtime::cpu_time};
+
+use crate::baseline;
+
+/// Names the program that the process shall be; not set, it is the bench.
+const CHILD: &str = "WHISPERER_BENCH_CHILD";
+
+/// What a child can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The command `whisperer`.
+    Engine,
+    /// Job J by hand: arguments are its input and its output.
+    Baseline,
+}
+
+impl Program {
+    fn name(self) -> &'static str {
+        match self {
+            Program::Engine => "engine",
+            Program::Baseline => "baseline",
+        }
+    }
+}
+
+/// What a process has used up to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Wall-clock time from the start of `main`.
+    pub seconds: f64,
+    /// Time on the cores, of all threads, user and system.
+    pub cpu_seconds: f64,
+    /// Most memory that was resident at a time.
+    pub resident_peak_bytes: u64,
+}
+
+/// The program that this process shall be, where it is a child.
+#[must_use]
+pub fn asked_for() -> Option<Program> {
+    let asked = env::var_os(CHILD)?;
+    [Program::Engine, Program::Baseline].into_iter().find(|program| *program.name() == asked)
+}
+
+/// Is that program, then prints its cost.
+#[must_use]
+pub fn run(program: Program) -> ExitCode {
+    let started = Instant::now();
+    let done = match program {
+        Program::Engine => cli::main(),
+        Program::Baseline => run_baseline(),
+    };
+    match cost(started) {
+        Some(cost) => println!("{}", serde_json::json!(cost)),
+        None => eprintln!("error: this system has no /proc that tells what a process has used"),
+    }
+    done
+}
+
+fn run_baseline() -> ExitCode {
+    let mut paths = env::args_os().skip(1);
+    let (Some(input), Some(output)) = (paths.next(), paths.next()) else {
+        eprintln!("error: the baseline takes an input and an output");
+        return ExitCode::FAILURE;
+    };
+    match baseline::run(Path::new(&input), Path::new(&output)) {
+        Ok(report) => {
+            println!("{}", serde_json::json!(report));
+            ExitCode::SUCCESS
+        }
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn cost(started: Instant) -> Option<Cost> {
+    let cpu_seconds = cpu_time()?.as_secs_f64();
+    Some(Cost { seconds: started.elapsed().as_secs_f64(), cpu_seconds, resident_peak_bytes: resident_peak_bytes()? })
+}
+
+/// Most bytes of memory that this process has had resident; none where `/proc` is missing.
+fn resident_peak_bytes() -> Option<u64> {
+    let status = fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Starts this program again as `program`, waits for its end and gives what it did and what it cost.
+///
+/// # Errors
+/// A child that cannot be started, fails, or says something else; its own words are part of the error.
+pub fn measure<R: DeserializeOwned>(program: Program, arguments: &[OsString]) -> anyhow::Result<(R, Cost)> {
+    let own = env::current_exe().context("cannot find the program itself")?;
+    let mut command = Command::new(own);
+    command.args(arguments).env(CHILD, program.name()).env("WHISPERER_LOG", "warn").stdin(Stdio::null());
+    let output = command.output().context("cannot start a run")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    if !output.status.success() {
+        bail!("a run failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());
+    }
+    let lines: Vec<&str> = said.lines().collect();
+    let [.., report, cost] = lines[..] else { bail!("a run ended without a report: {said}") };
+    let report = serde_json::from_str(report).with_context(|| format!("a run reported {report}"))?;
+    let cost = serde_json::from_str(cost).with_context(|| format!("a run reported {cost}"))?;
+    Ok((report, cost))
+}
