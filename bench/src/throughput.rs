@@ -41,7 +41,7 @@ pub struct Options {
     /// How often each case is run.
     #[arg(long, default_value_t = 3)]
     pub runs: u32,
-    /// Where inputs are kept and outputs come and go; 10 GB for the defaults.
+    /// Where inputs are kept and outputs come and go; 5 GB for the defaults.
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
     pub work: PathBuf,
     /// Where the results go.

@@ -309,7 +309,7 @@ fn lines(bad: usize) -> Vec<(Vec<u8>, Fate)> {
     lines
 }
 
-/// The bytes of a file of these lines, and each line with its offset. A carriage return before the line's end is not part of it.
+/// The bytes of a file of these lines, and each line with its offset; a carriage return before its end is not part of it.
 fn file_of(lines: &[(Vec<u8>, Fate)]) -> (Vec<u8>, Vec<(u64, Vec<u8>, Fate)>) {
     let mut bytes = Vec::new();
     let mut placed = Vec::new();

@@ -418,17 +418,19 @@ impl Score {
     }
 
     fn expr(&self, names: &[Name]) -> String {
-        let numbers: Vec<String> = names
+        let mut numbers: Vec<String> = names
             .iter()
             .filter(|name| matches!(name.kind, Kind::Number | Kind::Days))
             .map(|name| name.text.clone())
-            .chain(["0.5".to_owned()])
             .collect();
+        // Only where there is nothing else: what constants alone decide is left out when the job is compiled, and asks for no timers.
+        if numbers.is_empty() {
+            numbers.push("0.5".into());
+        }
         let (f, g) = (pick(&numbers, self.reads.0), pick(&numbers, self.reads.1));
         match (self.form / 2) % 13 {
             0 => format!("least(1, coalesce({f}, 0) / 10)"),
             1 => format!("{f} + {g}"),
-            // No part of it is decided by constants alone: what is left out when it is compiled would ask for no timers.
             2 => format!("case when {f} > 1 then 0.25 when {g} < {f} then {f} else {g} end"),
             3 => format!("exp(-{f})"),
             4 => format!("ln({f}) - {g}"),
