@@ -21,6 +21,9 @@ use whisperer_schemas::time::{HOUR, MILLISECOND, SECOND};
 /// Longest record of the tests, so that longer ones are cheap.
 const EVENT_BYTES_MAX: usize = 4_096;
 
+/// A line, its offset and what becomes of it.
+type Placed = (u64, Vec<u8>, Fate);
+
 /// What becomes of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fate {
@@ -50,7 +53,7 @@ fn base(id: u32) -> Event {
 }
 
 fn text(event: &Event) -> String {
-    String::from_utf8(event.line()).unwrap()
+    String::from_utf8(event.line()).expect("lines are text")
 }
 
 /// The line with members appended; of repeated ones the last counts.
@@ -62,8 +65,8 @@ fn with(event: &Event, members: &str) -> Vec<u8> {
 /// The line with a member's value replaced.
 fn set(event: &Event, member: &str, value: &str) -> Vec<u8> {
     let text = text(event);
-    let from = text.find(&format!("\"{member}\":")).unwrap() + member.len() + 3;
-    let end = from + 1 + text[from + 1..].find('"').unwrap() + 1;
+    let from = text.find(&format!("\"{member}\":")).expect("the member is there") + member.len() + 3;
+    let end = from + 1 + text[from + 1..].find('"').expect("its value is a text") + 1;
     format!("{}{value}{}", &text[..from], &text[end..]).into()
 }
 
@@ -116,7 +119,7 @@ fn too_large(event: &Event, dice: &mut Dice) -> Vec<u8> {
 fn invalid_json(event: &Event, dice: &mut Dice) -> Vec<u8> {
     let line = event.line();
     let without = |byte: u8| {
-        let at = line.iter().position(|other| *other == byte).unwrap();
+        let at = line.iter().position(|other| *other == byte).expect("every line has it");
         [&line[..at], &line[at + 1..]].concat()
     };
     match dice.roll(16) {
@@ -142,7 +145,7 @@ fn invalid_json(event: &Event, dice: &mut Dice) -> Vec<u8> {
                 b"\x80",
                 b"\xfe\xff",
             ]);
-            let at = line.iter().rposition(|byte| *byte == b'p').unwrap();
+            let at = line.iter().rposition(|byte| *byte == b'p').expect("every line has one, in a text");
             [&line[..at], bad, &line[at..]].concat()
         }
         5 => with(
@@ -154,7 +157,7 @@ fn invalid_json(event: &Event, dice: &mut Dice) -> Vec<u8> {
         ),
         6 => {
             let control = [b'\x00', b'\x01', b'\t', b'\x1f', b'\x0b'][dice.roll(5)];
-            let at = line.iter().rposition(|byte| *byte == b'p').unwrap();
+            let at = line.iter().rposition(|byte| *byte == b'p').expect("every line has one, in a text");
             [&line[..at], &[control], &line[at..]].concat()
         }
         7 => with(
@@ -310,7 +313,7 @@ fn lines(bad: usize) -> Vec<(Vec<u8>, Fate)> {
 }
 
 /// The bytes of a file of these lines, and each line with its offset; a carriage return before its end is not part of it.
-fn file_of(lines: &[(Vec<u8>, Fate)]) -> (Vec<u8>, Vec<(u64, Vec<u8>, Fate)>) {
+fn file_of(lines: &[(Vec<u8>, Fate)]) -> (Vec<u8>, Vec<Placed>) {
     let mut bytes = Vec::new();
     let mut placed = Vec::new();
     for (line, fate) in lines {
@@ -352,19 +355,19 @@ fn ten_thousand_bad_lines() {
         [(1, EpochSize::Bytes(1 << 30)), (3, EpochSize::Bytes(10_000)), (2, EpochSize::Records(100))]
     {
         let options = FileOptions {
-            path: path.to_str().unwrap().to_owned(),
+            path: path.to_str().expect("the path is text").to_owned(),
             root: PathBuf::new(),
             partitioned: false,
             epoch_size,
             event_bytes_max: EVENT_BYTES_MAX as u64,
         };
-        let ran = run_source(&job, Arc::new(FileSource::new(options).unwrap()), workers, &format);
+        let ran = run_source(&job, Arc::new(FileSource::new(options).expect("the file is there")), workers, &format);
         let mut left = expected.clone();
         for row in &ran.dead_letters {
-            let offset = row["offset"].as_int().unwrap() as u64;
+            let offset = row["offset"].as_int().expect("an offset") as u64;
             let reason = support::text(row, "reason");
             let Some((line, expected)) = left.remove(&offset) else {
-                let line = &lines.iter().find(|(at, _, _)| *at == offset).unwrap().1;
+                let line = &lines.iter().find(|(at, _, _)| *at == offset).expect("a line begins there").1;
                 panic!("{reason} at {offset}, but it is good: {row:?} {}", shown(line));
             };
             assert_eq!(reason, expected, "{offset}: {} {:?}", shown(line), row["detail"]);
@@ -414,13 +417,18 @@ fn a_file_that_is_nothing_but_garbage() {
         fs::write(&path, bytes).expect("the file is written");
         for workers in [1, 3] {
             let options = FileOptions {
-                path: path.to_str().unwrap().to_owned(),
+                path: path.to_str().expect("the path is text").to_owned(),
                 root: PathBuf::new(),
                 partitioned: false,
                 epoch_size: EpochSize::Bytes(3),
                 event_bytes_max: EVENT_BYTES_MAX as u64,
             };
-            let ran = run_source(&compile(&job()), Arc::new(FileSource::new(options).unwrap()), workers, &native());
+            let ran = run_source(
+                &compile(&job()),
+                Arc::new(FileSource::new(options).expect("the file is there")),
+                workers,
+                &native(),
+            );
             assert_eq!((ran.dead_letters.len(), ran.profiles.len(), ran.report.watermark), (dead, 0, None), "{name}");
         }
     }

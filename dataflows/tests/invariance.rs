@@ -10,7 +10,6 @@ use std::{
     sync::Arc,
 };
 
-use proptest::prelude::*;
 use support::{Ran, difference, jobs, logs, native, property, run, run_source};
 use whisperer_connectors::{
     EpochSize, Source,

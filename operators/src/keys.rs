@@ -33,6 +33,9 @@ const BLOCK: usize = 1 << 12;
 /// Keys whose states are loaded together before they are worked on: enough to overlap the waits, few enough to stay in the cache.
 pub const WARMED: usize = 16;
 
+/// How often, by its clock, a key is rid of what no window holds any more.
+const EXPIRED_EVERY: Micros = 6 * HOUR;
+
 /// What one worker made of its records.
 #[derive(Debug, Default)]
 pub struct Outputs {
@@ -394,8 +397,8 @@ impl Turn<'_> {
     /// Takes an event into the aggregates.
     fn apply(&mut self, record: &Record, clock: Micros) {
         let state = &mut *self.state;
-        // What a window has dropped is not read any more; that it goes for good can wait for the next hour.
-        if clock.div_euclid(HOUR) != state.key_clock.div_euclid(HOUR) {
+        // What a window has dropped is not read any more; that it goes for good can wait.
+        if clock.div_euclid(EXPIRED_EVERY) != state.key_clock.div_euclid(EXPIRED_EVERY) {
             state.cells.expire(&self.job.layout, clock);
             self.found = false;
         }
@@ -493,6 +496,7 @@ impl Turn<'_> {
 
     /// Finds the earliest pending timer of the state; the starts of the slots' cells must be those of the state.
     fn schedule(&mut self) {
+        self.state.cells.keep_starts(&self.engine.starts);
         let snapshot = self.job.asks.next_snapshot(self.state.times());
         self.state.due = self.next_evaluation().min(snapshot);
     }

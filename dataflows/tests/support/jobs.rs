@@ -315,8 +315,8 @@ impl Feature {
         let of = match aggregate {
             Sum | Mean | Min | Max => Some(number),
             Last | First | Distinct => Some(any),
-            Count | Recency | Rate if self.of % 3 == 0 => Some(any),
-            Ewma | Trend if self.of % 2 == 0 => Some(number),
+            Count | Recency | Rate if self.of.is_multiple_of(3) => Some(any),
+            Ewma | Trend if self.of.is_multiple_of(2) => Some(number),
             _ => None,
         };
         if matches!(aggregate, Last | First) {
