@@ -172,12 +172,7 @@ pub struct Touch {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cells {
     words: Vec<u64>,
-    /// Where each slot's cells begin, kept with keys that have many: to walk them for it would be most of an event's work.
-    kept_starts: Option<Box<[u32]>>,
 }
-
-/// Words from which on a key keeps the places of its slots: a walk over fewer costs less than the memory.
-const KEPT_FROM: usize = 96;
 
 fn cell_key(slot: usize, pane: i64) -> CellKey {
     ((slot as u64) << PANE_BITS) | ((pane + PANE_BIAS) as u64 & ((1 << PANE_BITS) - 1))
@@ -221,10 +216,6 @@ impl Cells {
     /// Fills `starts` with the place at which each slot's cells begin, and the end.
     pub fn starts(&self, layout: &Layout, starts: &mut Vec<u32>) {
         starts.clear();
-        if let Some(kept) = &self.kept_starts {
-            starts.extend_from_slice(kept);
-            return;
-        }
         let widths = layout.widths.as_slice();
         let mut at = 0;
         while let Some(word) = self.words.get(at) {
@@ -237,15 +228,6 @@ impl Cells {
         starts.resize(widths.len() + 1, at as u32);
     }
 
-    /// Keeps the places of the slots, `starts`, where that pays; they must be those of these cells.
-    pub fn keep_starts(&mut self, starts: &[u32]) {
-        match &mut self.kept_starts {
-            Some(kept) => kept.copy_from_slice(starts),
-            None if self.words.len() >= KEPT_FROM => self.kept_starts = Some(starts.into()),
-            None => {}
-        }
-    }
-
     /// The words.
     #[must_use]
     pub fn words(&self) -> &[u64] {
@@ -255,13 +237,11 @@ impl Cells {
     /// Bytes on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
-        let kept = self.kept_starts.as_ref().map_or(0, |kept| size_of_val(&**kept));
-        self.words.capacity() * size_of::<u64>() + kept
+        self.words.capacity() * size_of::<u64>()
     }
 
     /// Drops what no window holds any more when the key clock stands at `key_clock`.
     pub fn expire(&mut self, layout: &Layout, key_clock: Micros) {
-        self.kept_starts = None;
         let (mut from, mut to) = (0, 0);
         while from < self.words.len() {
             let at = slot_of(self.words[from]);
@@ -502,7 +482,6 @@ mod tests {
         let mut starts = Vec::new();
         cells.starts(layout, &mut starts);
         cells.edit(&mut starts, layout).touch(at, Touch { time, value, key_clock: time });
-        cells.kept_starts = None;
         let kept = std::mem::take(&mut starts);
         cells.starts(layout, &mut starts);
         assert_eq!(kept, starts, "an edit keeps the starts");
@@ -512,7 +491,7 @@ mod tests {
     fn a_count_overflows_into_the_next_cell() {
         // Starts just below the limit of the low bits and counts past it.
         let slots = Layout::new(vec![slot(SlotKind::Count, 2)]);
-        let mut cells = Cells { words: vec![cell_key(0, 3) << LOW_BITS | (LOW_MAX - 1)], kept_starts: None };
+        let mut cells = Cells { words: vec![cell_key(0, 3) << LOW_BITS | (LOW_MAX - 1)] };
         for _ in 0..3 {
             touch(&mut cells, &slots, 0, 35, 0);
         }
@@ -537,28 +516,6 @@ mod tests {
         cells.expire(&slots, 35);
         cells.starts(&slots, &mut starts);
         assert_eq!(starts, [0, 1, 3]);
-    }
-
-    #[test]
-    fn many_cells_keep_their_starts() {
-        // What is kept must be what a walk would find, after edits and after cells have expired.
-        let layout = Layout::new(vec![slot(SlotKind::Sum, 1000), slot(SlotKind::Count, 1000)]);
-        let (mut cells, mut starts) = (Cells::default(), Vec::new());
-        for time in (0..2_000).step_by(10) {
-            cells.starts(&layout, &mut starts);
-            let mut editor = cells.edit(&mut starts, &layout);
-            (0..2).for_each(|at| editor.touch(at, Touch { time, value: 0, key_clock: time }));
-            cells.keep_starts(&starts);
-        }
-        assert!(cells.kept_starts.is_some());
-        cells.kept_starts = None;
-        let kept = starts.clone();
-        cells.starts(&layout, &mut starts);
-        assert_eq!(kept, starts);
-        cells.keep_starts(&starts);
-        cells.expire(&layout, 10_500);
-        cells.starts(&layout, &mut starts);
-        assert_eq!(starts, [0, 298, 447]);
     }
 
     #[test]

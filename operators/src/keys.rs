@@ -11,7 +11,7 @@
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use hashbrown::HashTable;
+use hashbrown::{HashMap, HashTable};
 use whisperer_schemas::{Epoch, KeyHash, Micros, Row, time::HOUR};
 
 use crate::{
@@ -170,7 +170,14 @@ pub(crate) struct Engine {
     pub(crate) counts: Counts,
     pub(crate) all_features: Vec<usize>,
     starts: Vec<u32>,
+    /// The same of keys with many cells, by key: to walk those for every event would be most of its work.
+    kept_starts: HashMap<u32, Box<[u32]>>,
+    /// Whether the starts at hand were kept.
+    from_kept: bool,
 }
+
+/// Words of cells from which on a key's starts are kept: a walk over fewer costs less than the memory.
+const KEPT_FROM: usize = 96;
 
 impl Keys {
     /// No keys yet.
@@ -187,6 +194,8 @@ impl Keys {
             texts: Interner::default(),
             apps: Interner::default(),
             starts: Vec::new(),
+            kept_starts: HashMap::new(),
+            from_kept: false,
             counts,
         };
         Keys { job, index: HashTable::new(), blocks: Vec::new(), wheel: Wheel::default(), due: Vec::new(), engine }
@@ -196,7 +205,7 @@ impl Keys {
     pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
         let at = self.find_or_insert(record, outputs);
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-        Turn { job: &self.job, engine: &mut self.engine, state, epoch, outputs, found: false }.record(record, pw);
+        Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }.record(record, pw);
         reschedule(&mut self.wheel, state, at);
     }
 
@@ -239,7 +248,8 @@ impl Keys {
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
         if state.entry == entry {
             state.entry = Micros::MAX;
-            Turn { job: &self.job, engine: &mut self.engine, state, epoch, outputs, found: false }.fire_until(watermark);
+            Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
+                .fire_until(watermark);
             reschedule(&mut self.wheel, state, at);
         }
     }
@@ -259,7 +269,9 @@ impl Keys {
         let until = (from + limit).min(self.len());
         for at in from..until {
             let state = &mut self.blocks[at / BLOCK][at % BLOCK];
-            Turn { job: &self.job, engine: &mut self.engine, state, epoch, outputs, found: false }.profile(watermark, true);
+            let at = at as u32;
+            Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
+                .profile(watermark, true);
         }
         (until < self.len()).then_some(until)
     }
@@ -282,6 +294,8 @@ impl Keys {
         let mut counts = self.engine.counts.clone();
         counts.keys = self.len() as u64;
         let mut bytes = self.index.allocation_size() + self.wheel.bytes();
+        let kept_bytes = self.engine.kept_starts.len() * size_of::<u32>() * (self.job.layout.slots().len() + 1);
+        bytes += kept_bytes + self.engine.kept_starts.allocation_size();
         bytes += self.engine.texts.bytes() + self.engine.apps.bytes();
         for block in &self.blocks {
             bytes += block.capacity() * size_of::<KeyState>();
@@ -327,6 +341,8 @@ struct Turn<'a> {
     job: &'a CompiledJob,
     engine: &'a mut Engine,
     state: &'a mut KeyState,
+    /// The key's index.
+    at: u32,
     epoch: Epoch,
     outputs: &'a mut Outputs,
     /// Whether the engine's starts are those of this key's cells.
@@ -336,7 +352,7 @@ struct Turn<'a> {
 impl Turn<'_> {
     fn find_starts(&mut self) {
         if !self.found {
-            self.engine.find_starts(&self.job.layout, &self.state.cells);
+            self.engine.find_starts(&self.job.layout, self.at, &self.state.cells);
             self.found = true;
         }
     }
@@ -400,6 +416,7 @@ impl Turn<'_> {
         // What a window has dropped is not read any more; that it goes for good can wait.
         if clock.div_euclid(EXPIRED_EVERY) != state.key_clock.div_euclid(EXPIRED_EVERY) {
             state.cells.expire(&self.job.layout, clock);
+            self.engine.kept_starts.remove(&self.at);
             self.found = false;
         }
         state.key_clock = clock;
@@ -496,7 +513,7 @@ impl Turn<'_> {
 
     /// Finds the earliest pending timer of the state; the starts of the slots' cells must be those of the state.
     fn schedule(&mut self) {
-        self.state.cells.keep_starts(&self.engine.starts);
+        self.engine.keep_starts(self.at, &self.state.cells);
         let snapshot = self.job.asks.next_snapshot(self.state.times());
         self.state.due = self.next_evaluation().min(snapshot);
     }
@@ -507,8 +524,29 @@ impl Turn<'_> {
 }
 
 impl Engine {
-    fn find_starts(&mut self, layout: &Layout, cells: &Cells) {
-        cells.starts(layout, &mut self.starts);
+    fn find_starts(&mut self, layout: &Layout, at: u32, cells: &Cells) {
+        if cells.words().len() >= KEPT_FROM
+            && let Some(kept) = self.kept_starts.get(&at)
+        {
+            self.starts.clear();
+            self.starts.extend_from_slice(kept);
+            self.from_kept = true;
+        } else {
+            cells.starts(layout, &mut self.starts);
+            self.from_kept = false;
+        }
+    }
+
+    /// Keeps the starts, which are those of the key, if it has many cells.
+    fn keep_starts(&mut self, at: u32, cells: &Cells) {
+        let starts = &self.starts;
+        if cells.words().len() >= KEPT_FROM {
+            let kept = self.kept_starts.entry(at).or_insert_with(|| starts.as_slice().into());
+            kept.copy_from_slice(starts);
+        } else if self.from_kept {
+            // Sessions that were joined took cells away; what is kept must not outlive that.
+            self.kept_starts.remove(&at);
+        }
     }
 
     /// The cells of a key; the starts must be those of the key.

@@ -61,13 +61,7 @@ pub(crate) fn decision(
 }
 
 /// The row of a profile as of an instant; the last one tells of triggers and timers too.
-pub(crate) fn profile(
-    job: &CompiledJob,
-    engine: &mut Engine,
-    state: &KeyState,
-    moment: Moment,
-    last: bool,
-) -> Row {
+pub(crate) fn profile(job: &CompiledJob, engine: &mut Engine, state: &KeyState, moment: Moment, last: bool) -> Row {
     // The stage shown, and read by scores, is that of the last evaluation.
     let scores: Vec<Step> = job.steps.iter().copied().filter(|step| *step != Step::Stage).collect();
     engine.fill(job, state, moment.now, &scores);

@@ -126,8 +126,7 @@ fn profile(text: &mut String, table: &TableSchema, row: &Row) {
 /// One line: when, which trigger, what caused it, and the scores then.
 fn decision(text: &mut String, job: &CompiledJob, row: &Row) {
     let at = |name: &str| job.decisions.column_index(name).map_or(String::new(), |at| shown(&row.values[at]));
-    let scores: Vec<String> =
-        job.scores.iter().map(|score| format!("{} {}", score.name, at(&score.name))).collect();
+    let scores: Vec<String> = job.scores.iter().map(|score| format!("{} {}", score.name, at(&score.name))).collect();
     let _ = writeln!(
         text,
         "  {}  {}  cause {}  stage {}  {}",

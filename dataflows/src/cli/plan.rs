@@ -72,7 +72,10 @@ fn source(file: &JobFile) -> String {
     match &file.source {
         SourceSettings::File(options) => format!("file {}", options.path),
         SourceSettings::Generator(options) => {
-            format!("generator: {} events of {} users, {} partitions", options.events, options.users, options.partitions)
+            format!(
+                "generator: {} events of {} users, {} partitions",
+                options.events, options.users, options.partitions
+            )
         }
     }
 }

@@ -24,7 +24,13 @@ use std::{
     time::Duration,
 };
 
-use timely::{dataflow::{StreamVec, operators::{Inspect, Probe, probe::Handle}}, worker::Worker};
+use timely::{
+    dataflow::{
+        StreamVec,
+        operators::{Inspect, Probe, probe::Handle},
+    },
+    worker::Worker,
+};
 use whisperer_connectors::{
     Source, SourceError,
     format::{FormatOptions, Parser},
