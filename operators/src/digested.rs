@@ -22,7 +22,9 @@ pub trait Digested {
     /// let shared = timely::execute_directly(move |worker| {
     ///     let digest = Rc::new(RefCell::new(Digest::default()));
     ///     let table = Arc::new(table);
-    ///     worker.dataflow(|scope| rows.clone().to_stream(scope).digested(table.clone(), digest.clone()));
+    ///     worker.dataflow(|scope| {
+    ///         rows.clone().to_stream(scope).digested(table.clone(), digest.clone());
+    ///     });
     ///     while worker.step() {}
     ///     let mut expected = Digest::default();
     ///     rows.iter().for_each(|row| expected.update(row_hash(&table, &row.values), 1));

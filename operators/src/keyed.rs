@@ -70,7 +70,7 @@ pub trait ApplyKeyed<'scope> {
     ///
     /// ```
     /// use std::{cell::RefCell, rc::Rc, sync::Arc};
-    /// use timely::dataflow::operators::{ToStream, capture::{Capture, Extract}};
+    /// use timely::dataflow::operators::{ToStream, capture::{Capture, Event}};
     /// use whisperer_operators::{
     ///     intake::{EventView, Place},
     ///     job::CompiledJob,
@@ -95,7 +95,10 @@ pub trait ApplyKeyed<'scope> {
     ///     let facts = [facts].to_stream(scope);
     ///     records.to_stream(scope).apply_keyed(facts, job, 1, Rc::default()).decisions.capture()
     /// });
-    /// let rows: Vec<_> = decisions.extract().into_iter().flat_map(|(_, rows)| rows).collect();
+    /// let rows: Vec<_> = decisions
+    ///     .iter()
+    ///     .flat_map(|event| if let Event::Messages(_, rows) = event { rows } else { Vec::new() })
+    ///     .collect();
     /// assert_eq!(rows.len(), 1);
     /// assert_eq!(rows[0].values[7].as_text(), Some("b"));
     /// ```
