@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+use whisperer_dataflows::cli::grouped;
 
 /// What is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -199,19 +200,6 @@ pub fn table(summaries: &[Summary], markdown: bool) -> String {
 fn shown(spread: Spread, decimals: usize) -> String {
     let [median, min, max] = [spread.median, spread.min, spread.max].map(|number| format!("{number:.decimals$}"));
     if min == max { median } else { format!("{median} ({min}-{max})") }
-}
-
-/// A number with its thousands apart.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
 }
 
 /// Most time on the cores per event, with [`FLOOR_CPU_USERS`] on one worker.

@@ -172,8 +172,6 @@ pub(crate) struct Engine {
     starts: Vec<u32>,
     /// The same of keys with many cells, by key: to walk those for every event would be most of its work.
     kept_starts: HashMap<u32, Box<[u32]>>,
-    /// Whether the starts at hand were kept.
-    from_kept: bool,
 }
 
 /// Words of cells from which on a key's starts are kept: a walk over fewer costs less than the memory.
@@ -195,7 +193,6 @@ impl Keys {
             apps: Interner::default(),
             starts: Vec::new(),
             kept_starts: HashMap::new(),
-            from_kept: false,
             counts,
         };
         Keys { job, index: HashTable::new(), blocks: Vec::new(), wheel: Wheel::default(), due: Vec::new(), engine }
@@ -530,22 +527,18 @@ impl Engine {
         {
             self.starts.clear();
             self.starts.extend_from_slice(kept);
-            self.from_kept = true;
         } else {
             cells.starts(layout, &mut self.starts);
-            self.from_kept = false;
         }
     }
 
-    /// Keeps the starts, which are those of the key, if it has many cells.
+    /// Keeps the starts, which are those of the key, if it has many cells. Every turn that changes cells ends here, so what is kept of a
+    /// key that has many is always up to date; of one that has had many it is not read.
     fn keep_starts(&mut self, at: u32, cells: &Cells) {
-        let starts = &self.starts;
         if cells.words().len() >= KEPT_FROM {
+            let starts = &self.starts;
             let kept = self.kept_starts.entry(at).or_insert_with(|| starts.as_slice().into());
             kept.copy_from_slice(starts);
-        } else if self.from_kept {
-            // Sessions that were joined took cells away; what is kept must not outlive that.
-            self.kept_starts.remove(&at);
         }
     }
 

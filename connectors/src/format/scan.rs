@@ -126,7 +126,7 @@ impl Scanner<'_, '_> {
         Ok(character)
     }
 
-    /// `\uXXXX`, or two of them where they are a surrogate pair; a surrogate alone is no character.
+    /// `\u` and four hex digits, or two of them where they are a surrogate pair; a surrogate alone is no character.
     fn code_point(&mut self) -> Result<char, Fault> {
         let mut code = self.code_unit()?;
         if (0xd800..0xdc00).contains(&code) {

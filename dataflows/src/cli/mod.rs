@@ -16,6 +16,8 @@ use whisperer_operators::job::CompiledJob;
 
 use whisperer_sinks::SinkError;
 
+pub use summary::grouped;
+
 use crate::{
     job_file::{self, JobFile, JobFileErrors, Overrides, SourceSettings},
     runtime::RunError,

@@ -87,7 +87,8 @@ fn cost(report: &RunReport) -> Vec<(String, String)> {
 }
 
 /// A number with its thousands apart.
-fn grouped(number: u64) -> String {
+#[must_use]
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

@@ -159,9 +159,9 @@ impl Batch {
         match self.parser.parse(raw, self.time_max) {
             Parsed::Record(record) => {
                 self.time_max = self.time_max.max(record.time);
-                if self.records.len() == self.records.capacity() {
+                if self.records.len() >= CONTAINER_RECORDS {
                     let room = Vec::with_capacity(CONTAINER_RECORDS);
-                    self.full.extend(Some(std::mem::replace(&mut self.records, room)).filter(|full| !full.is_empty()));
+                    self.full.push(std::mem::replace(&mut self.records, room));
                 }
                 self.records.push(record);
             }
