@@ -8,5 +8,7 @@ pub mod format;
 pub mod generator;
 pub mod memory;
 pub mod source;
+pub mod state;
 
 pub use source::{Chunk, EpochSize, Positions, RawRecord, Reader, Source, SourceError};
+pub use state::{StateStore, StoreError};

@@ -136,9 +136,9 @@ impl Reader for MemoryReader {
                 let chunk = number as u32;
                 for (offset, json) in &cut.records[range.clone()] {
                     let position = Position { partition, offset: *offset };
-                    each(RawRecord { position, chunk, ingest_time: None, payload: Payload::Json(json) });
+                    each(RawRecord { position, chunk, ingest_time: None, headers: &[], payload: Payload::Json(json) });
                 }
-                chunks.push(Chunk { partition, chunk, next_offset: cut.offset(range.end), ended });
+                chunks.push(Chunk { partition, chunk, next_offset: cut.offset(range.end), ended, advance_to: None });
             }
         }
         Ok(goes_on)

@@ -33,6 +33,8 @@ pub struct RawRecord<'a> {
     pub chunk: u32,
     /// When the source took it in, where the source itself knows (a log's record timestamp).
     pub ingest_time: Option<Micros>,
+    /// Headers that the source keeps beside the content (those of a Kafka record); files have none.
+    pub headers: &'a [(&'a str, &'a [u8])],
     /// Its content.
     pub payload: Payload<'a>,
 }
@@ -71,6 +73,9 @@ pub struct Chunk {
     pub next_offset: u64,
     /// True where the partition has no more records, now or later.
     pub ended: bool,
+    /// An advance of the partition's clock after the chunk's records, as if a record of that event time stood there: of a live partition
+    /// that is idle. It is durable, with its position, before the chunk is handed out; a replay hands it out at the same place.
+    pub advance_to: Option<Micros>,
 }
 
 /// A place that events come from, shared by the workers of a process.
@@ -80,6 +85,11 @@ pub trait Source: Send + Sync {
 
     /// Total bytes or records of a bounded source, for progress; none where it is not known.
     fn size(&self) -> Option<Size>;
+
+    /// Whether records may come for ever. A live source never ends; its readers return at once with what is there.
+    fn live(&self) -> bool {
+        false
+    }
 
     /// A reader of worker `worker`'s share of `workers`, from `positions` on.
     ///
@@ -114,6 +124,10 @@ pub trait Reader {
         each: &mut dyn FnMut(RawRecord<'_>),
         chunks: &mut Vec<Chunk>,
     ) -> Result<bool, SourceError>;
+
+    /// Learns that a checkpoint with these positions is committed. Only outside observers care (a Kafka group's offsets): a restart goes
+    /// by the checkpoint.
+    fn committed(&mut self, _positions: &Positions) {}
 }
 
 /// Why a source cannot be opened or read.

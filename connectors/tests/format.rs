@@ -48,7 +48,7 @@ fn fields() -> Vec<Field> {
 
 fn raw(payload: Payload<'_>) -> RawRecord<'_> {
     let position = Position { partition: PartitionId(3), offset: 77 };
-    RawRecord { position, chunk: 0, ingest_time: None, payload }
+    RawRecord { position, chunk: 0, ingest_time: None, headers: &[], payload }
 }
 
 /// An event as text, or a reason.

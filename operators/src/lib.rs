@@ -3,6 +3,7 @@
 //! Invariant: the same input gives the same output, on any worker count and any epoch cut. No I/O, no clock, no async.
 
 pub mod cells;
+pub mod cold;
 pub mod dedup;
 pub mod digested;
 pub mod evaluate;

@@ -11,6 +11,7 @@
 //! | [`ids`] | epochs, partitions, positions, key hashes |
 //! | [`value`], [`table`] | values, rows, and the tables that are written |
 //! | [`arrow`] | tables as Arrow schemas, rows as record batches, and back |
+//! | [`checkpoint`] | manifests and delta files of checkpoints |
 //! | [`decision`] | the id of a decision |
 //! | [`digest`] | hashes of rows and of whole tables, in any order |
 //! | [`error`] | what can go wrong |
@@ -18,6 +19,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod arrow;
+pub mod checkpoint;
 pub mod decision;
 pub mod digest;
 pub mod error;

@@ -12,6 +12,7 @@ pub mod durable;
 pub mod error;
 pub mod fault;
 pub mod lake;
+pub mod log;
 pub mod manifest;
 pub mod memory;
 pub mod ndjson;
@@ -21,6 +22,7 @@ pub mod verify;
 
 pub use error::{Fault, SinkError};
 pub use lake::{Existing, Lake, LakeOptions, RunId};
+pub use log::{LogSink, OutboxSink};
 pub use manifest::RunManifest;
 pub use memory::MemoryTable;
 pub use ndjson::Ndjson;

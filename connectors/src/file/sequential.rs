@@ -52,7 +52,7 @@ impl Sequential {
             EpochSize::Records(records) => self.read_records(records, each)?,
             EpochSize::Bytes(bytes) => self.read_bytes(bytes, each)?,
         };
-        Ok(Chunk { partition: self.partition, chunk: 0, next_offset: self.offset(), ended })
+        Ok(Chunk { partition: self.partition, chunk: 0, next_offset: self.offset(), ended, advance_to: None })
     }
 
     fn read_records(&mut self, records: u64, each: &mut dyn FnMut(RawRecord<'_>)) -> Result<bool, SourceError> {
@@ -88,7 +88,7 @@ impl Sequential {
             let line = open.next().map_err(|error| io_error(&self.files[self.next_file - 1].path, error))?;
             if let Some(line) = line {
                 let position = Position { partition, offset: base + line.offset };
-                each(RawRecord { position, chunk: 0, ingest_time: None, payload: line.payload });
+                each(RawRecord { position, chunk: 0, ingest_time: None, headers: &[], payload: line.payload });
                 return Ok(true);
             }
         }

@@ -83,6 +83,7 @@ impl Shared {
             chunk: self.share.worker as u32,
             next_offset: part.end,
             ended: epoch.end == self.bytes,
+            advance_to: None,
         })
     }
 
@@ -106,7 +107,7 @@ impl Shared {
         let (partition, chunk) = (self.partition, self.share.worker as u32);
         let result = open.read(&range, &mut |line| {
             let position = Position { partition, offset: base + line.offset };
-            each(RawRecord { position, chunk, ingest_time: None, payload: line.payload });
+            each(RawRecord { position, chunk, ingest_time: None, headers: &[], payload: line.payload });
         });
         result.map_err(|error| io_error(&input.path, error))?;
         self.open = Some(open);

@@ -144,10 +144,11 @@ impl Log {
                 chunk: 0,
                 // A line says itself when it was received, so that it means the same when it is read from a file.
                 ingest_time: None,
+                headers: &[],
                 payload: Payload::Json(&self.line),
             });
         }
         let next_offset = self.simulation.offset();
-        Chunk { partition: self.partition, chunk: 0, next_offset, ended: self.simulation.ended() }
+        Chunk { partition: self.partition, chunk: 0, next_offset, ended: self.simulation.ended(), advance_to: None }
     }
 }

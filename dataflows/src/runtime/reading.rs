@@ -131,10 +131,11 @@ impl Reading {
         let done = std::mem::take(&mut self.batch.done);
         let fact = |chunk: &Chunk| {
             let same = |(of, _): &&((PartitionId, u32), Micros)| *of == (chunk.partition, chunk.chunk);
+            let records_max = done.iter().find(same).map_or(Micros::MIN, |(_, time_max)| *time_max);
             ChunkFacts {
                 partition: chunk.partition.0,
                 chunk: chunk.chunk,
-                time_max: done.iter().find(same).map_or(Micros::MIN, |(_, time_max)| *time_max),
+                time_max: records_max.max(chunk.advance_to.unwrap_or(Micros::MIN)),
                 ended: chunk.ended,
             }
         };

@@ -31,6 +31,7 @@ fn lines_are_rejected_for_the_reason_that_they_were_spoilt_for() {
             position: Position::default(),
             chunk: 0,
             ingest_time: None,
+            headers: &[],
             payload: Payload::Json(&line.text),
         };
         let read = reader.read(&record, |event| (event.event_type.to_owned(), event.time));

@@ -1,0 +1,111 @@
+//! Checkpoints: what stands in a manifest, and in the delta file of a worker.
+//!
+//! ```text
+//! manifest-1  claim of generation 1
+//! manifest-2  checkpoint: epoch 1000 = base (≤ 0)    + deltas of epoch 1000
+//! manifest-3  checkpoint: epoch 2000 = base (≤ 0)    + deltas of epochs 1000, 2000
+//! manifest-4  claim of generation 2
+//! manifest-5  checkpoint: epoch 3000 = base (≤ 1000) + deltas of epochs 2000, 3000
+//! ```
+//! Manifests are numbered from 1 and created only if absent: of two processes that create the same number one fails, and stops.
+//! That is the fence between generations. A manifest without a [`Cut`] claims its number for a generation.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Digest, Epoch, KeyHash, Micros};
+
+/// The version of manifests.
+pub const MANIFEST_VERSION: u32 = 1;
+
+/// One entry of the sequence of manifests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Manifest {
+    /// [`MANIFEST_VERSION`] when it was written.
+    pub version: u32,
+    /// Its place in the sequence, from 1.
+    pub number: u64,
+    /// The incarnation of the cluster that wrote it, from 1.
+    pub generation: u64,
+    /// The job's name.
+    pub job: String,
+    /// The version of its file.
+    pub job_version: u32,
+    /// Fingerprint of what the job computes.
+    pub fingerprint: String,
+    /// When it was written, on the wall clock.
+    pub written: Micros,
+    /// The checkpoint; none where the manifest only claims its number for a generation.
+    pub cut: Option<Cut>,
+}
+
+/// A consistent cut: everything after the same epoch.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Cut {
+    /// The last epoch that is in it, whole.
+    pub epoch: Epoch,
+    /// Workers, over all processes, that took it.
+    pub workers: u32,
+    /// The next offset of each partition.
+    pub positions: BTreeMap<u32, u64>,
+    /// The largest event time of each partition that is not null; recorded idle advances included.
+    pub clocks: BTreeMap<u32, Micros>,
+    /// Partitions that have ended.
+    pub ended: Vec<u32>,
+    /// Name and length of each tick log, as far as it belongs to the cut.
+    pub ticks: BTreeMap<String, u64>,
+    /// The compacted base: the epoch up to which it holds everything, and its files where they are copied away.
+    pub base: Base,
+    /// Delta files that come on top of the base, by epoch, oldest first.
+    pub deltas: Vec<FileFacts>,
+    /// Files that sinks have staged for this checkpoint, as the sinks describe them, by sink.
+    pub staged: BTreeMap<String, Vec<String>>,
+    /// What sinks need to go on, by sink and, where each has its own, worker.
+    pub sinks: BTreeMap<String, String>,
+    /// Digest of everything that was put out, by table.
+    pub digests: BTreeMap<String, Digest>,
+    /// Numbers by name, for reports.
+    pub counts: BTreeMap<String, u64>,
+    /// Event time before which decisions are not news; fixed at the job's first start.
+    pub deliver_from: Option<Micros>,
+}
+
+/// The compacted base as a manifest sees it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Base {
+    /// Everything up to this epoch may be in the base; deltas after it are not.
+    pub epoch: Epoch,
+    /// Its files on the remote store; empty where the base is only local.
+    pub files: Vec<FileFacts>,
+}
+
+/// A file of a checkpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct FileFacts {
+    /// Its name, relative to the state folder.
+    pub name: String,
+    /// The epoch of the checkpoint that it was written for.
+    pub epoch: Epoch,
+    /// Its length.
+    pub bytes: u64,
+    /// xxh3-128 of its bytes.
+    pub xxh3: u128,
+}
+
+/// What one worker adds to a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Delta {
+    /// The epoch of the checkpoint.
+    pub epoch: Epoch,
+    /// The worker, over all processes.
+    pub worker: u32,
+    /// What the encoded states mean: the layout of the job that wrote them, opaque here.
+    pub layout: Vec<u8>,
+    /// States that changed since the last checkpoint, sorted by (key group, key); none where the key was removed.
+    pub states: Vec<(KeyHash, Option<Box<[u8]>>)>,
+    /// Everything else that the worker has to find again, by name.
+    pub parts: BTreeMap<String, Vec<u8>>,
+    /// Rows that wait for the checkpoint to be committed before they leave, encoded, by sink.
+    pub outbox: BTreeMap<String, Vec<u8>>,
+}
