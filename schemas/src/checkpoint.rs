@@ -89,8 +89,8 @@ pub struct FileFacts {
     pub epoch: Epoch,
     /// Its length.
     pub bytes: u64,
-    /// xxh3-128 of its bytes.
-    pub xxh3: u128,
+    /// xxh3-128 of its bytes, in hex.
+    pub xxh3: String,
 }
 
 /// What one worker adds to a checkpoint.

@@ -10,11 +10,29 @@ use std::fmt;
 
 use xxhash_rust::xxh3::xxh3_128;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{table::TableSchema, value::Value};
 
 /// The digest of a table: the sum of its row hashes modulo 2^128, with diffs as multiplicities.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Digest(pub u128);
+
+impl From<Digest> for String {
+    fn from(digest: Digest) -> String {
+        digest.to_string()
+    }
+}
+
+impl TryFrom<String> for Digest {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Digest, String> {
+        let digest = u128::from_str_radix(&text, 16).map_err(|error| format!("\"{text}\" is no digest: {error}"))?;
+        Ok(Digest(digest))
+    }
+}
 
 impl Digest {
     /// Adds a row's hash `diff` times.
