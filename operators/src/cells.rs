@@ -200,6 +200,18 @@ pub fn count_of(word: u64) -> u64 {
     word & LOW_MAX
 }
 
+/// The slot of a cell's first word.
+#[inline]
+#[must_use]
+pub(crate) fn slot_in(word: u64) -> usize {
+    slot_of(word)
+}
+
+/// The first word of a cell.
+pub(crate) fn first_word(slot: usize, pane: i64, low: u64) -> u64 {
+    cell_key(slot, pane) << LOW_BITS | low & LOW_MAX
+}
+
 /// Changes the cells of a key, keeping the place at which each slot's begin.
 pub struct Editor<'a> {
     words: &'a mut Vec<u64>,
@@ -226,6 +238,11 @@ impl Cells {
             at += usize::from(widths[slot]);
         }
         starts.resize(widths.len() + 1, at as u32);
+    }
+
+    /// Cells of these words, which are in order.
+    pub(crate) fn from_words(words: Vec<u64>) -> Cells {
+        Cells { words }
     }
 
     /// The words.

@@ -74,6 +74,15 @@ impl Recent {
         }
     }
 
+    /// The ids with their clocks, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = (u64, Micros)> + '_ {
+        let (few, many) = match self {
+            Recent::Few(ids) => (Some(ids.iter()), None),
+            Recent::Many(ids) => (None, Some(ids.order.iter().copied())),
+        };
+        few.into_iter().flatten().chain(many.into_iter().flatten())
+    }
+
     /// Bytes on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {

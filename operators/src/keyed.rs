@@ -9,8 +9,17 @@
 //! Records wait in a stash until the frontier has passed their epoch; then they are applied in the order of (partition, chunk), in which
 //! each reader sent them in the order of the log. Without the wait, containers of two readers would interleave and results would
 //! differ from run to run. Timers that the global watermark reaches are fired in slices, so that midnight does not stall the epoch.
+//!
+//! **Cuts.** With a [`CutPlan`], the operator takes a cut at every multiple of its interval: after the last record and timer of that epoch,
+//! before the first of a later one. What it puts out up to a cut carries epochs up to it, so everything downstream can cut at the same place.
+//! The changed states are encoded in slices between epochs ([`crate::keys`]) and collected from [`KeyedSetup::cuts`].
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+};
 
 use timely::{
     container::CapacityContainerBuilder,
@@ -29,7 +38,8 @@ use whisperer_schemas::{Epoch, KeyHash, Micros, Row};
 
 use crate::{
     job::CompiledJob,
-    keys::{Counts, Keys, Outputs, WARMED},
+    keys::{ColdFailed, Counts, EncodedStates, Keys, Outputs, WARMED},
+    layout::StateLayout,
     record::Record,
     views::StageUpdate,
     watermark::{ChunkFacts, PartitionClocks},
@@ -39,8 +49,11 @@ use crate::{
 /// sinks run in between and the rows that wait for them stay few.
 const SLICE_KEYS: usize = 4096;
 
+/// States that are encoded for a cut between two turns of the scheduler: under a millisecond of work.
+const SLICE_STATES: usize = 2048;
+
 /// What an instance of the operator tells its worker, besides its rows.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct KeyedReport {
     /// What happened so far; filled once the input has ended.
     pub counts: Counts,
@@ -48,6 +61,79 @@ pub struct KeyedReport {
     pub watermark: Option<Micros>,
     /// Epochs that were applied.
     pub epochs: u64,
+    /// Why the operator cannot go on; the run has to end then.
+    pub failed: Option<ColdFailed>,
+}
+
+/// When cuts are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CutPlan {
+    /// Epochs from cut to cut, above 0: a cut is taken at every multiple.
+    pub every: u64,
+    /// The epoch of the cut that the run goes on from; 0 at a first start.
+    pub after: u64,
+}
+
+impl CutPlan {
+    /// The first cut above an epoch.
+    #[must_use]
+    pub fn next_after(self, epoch: u64) -> u64 {
+        (epoch / self.every + 1) * self.every
+    }
+}
+
+/// The state of one instance of the operator after an epoch.
+#[derive(Debug)]
+pub struct KeyedCut {
+    /// The epoch.
+    pub epoch: u64,
+    /// The clocks of all partitions.
+    pub clocks: PartitionClocks,
+    /// The numbers so far, those of keys and bytes left out.
+    pub counts: Counts,
+    /// What the states mean.
+    pub layout: StateLayout,
+    /// The states that changed since the last cut, in the order of (key group, key); none until all are encoded.
+    pub states: Option<EncodedStates>,
+    /// Whether this is the end of a bounded input, everything put out.
+    pub last: bool,
+}
+
+/// What an instance of the operator starts with, and what it shares with its worker.
+pub struct KeyedSetup {
+    /// The job.
+    pub job: Arc<CompiledJob>,
+    /// The keys, restored ones included.
+    pub keys: Keys,
+    /// The clocks of all partitions.
+    pub clocks: PartitionClocks,
+    /// What is put out before the first record: the stages of restored keys.
+    pub outputs: Outputs,
+    /// When cuts are taken; never where there is no plan.
+    pub plan: Option<CutPlan>,
+    /// Where cuts go, oldest first; the worker takes them when their states are there.
+    pub cuts: Rc<RefCell<VecDeque<KeyedCut>>>,
+    /// Whether the end of the input is no end of the job: no timers up to the last watermark, no final rows.
+    pub stopping: Rc<Cell<bool>>,
+    /// Kept up to date.
+    pub report: Rc<RefCell<KeyedReport>>,
+}
+
+impl KeyedSetup {
+    /// A start from nothing, without cuts; `partitions` is how many partitions there are over all workers.
+    #[must_use]
+    pub fn new(job: Arc<CompiledJob>, partitions: u32) -> KeyedSetup {
+        KeyedSetup {
+            keys: Keys::new(job.clone()),
+            clocks: PartitionClocks::new(partitions, job.out_of_orderness),
+            outputs: Outputs::default(),
+            plan: None,
+            cuts: Rc::default(),
+            stopping: Rc::default(),
+            report: Rc::default(),
+            job,
+        }
+    }
 }
 
 /// What the keyed operator gives.
@@ -64,17 +150,16 @@ pub struct Keyed<'scope> {
 pub trait ApplyKeyed<'scope> {
     /// Applies records to the states of their keys, and emits rows of the decisions and profiles tables.
     ///
-    /// `facts` come from the readers, one per chunk and epoch, and are broadcast here; `partitions` is how many partitions there
-    /// are over all workers. The input must be bounded: at its end the remaining timers fire up to the largest event time and every
-    /// key writes its final row. `report` is kept up to date.
+    /// `facts` come from the readers, one per chunk and epoch, and are broadcast here. At the end of a bounded input the remaining timers
+    /// fire up to the largest event time and every key writes its final row.
     ///
     /// ```
-    /// use std::{cell::RefCell, rc::Rc, sync::Arc};
+    /// use std::sync::Arc;
     /// use timely::dataflow::operators::{ToStream, capture::{Capture, Event}};
     /// use whisperer_operators::{
     ///     intake::{EventView, Place},
     ///     job::CompiledJob,
-    ///     keyed::ApplyKeyed,
+    ///     keyed::{ApplyKeyed, KeyedSetup},
     ///     spec::{Aggregate, FeatureSpec, JobSpec, TriggerSpec},
     ///     watermark::ChunkFacts,
     /// };
@@ -93,7 +178,7 @@ pub trait ApplyKeyed<'scope> {
     ///         .into();
     ///     let facts = ChunkFacts { partition: 0, chunk: 0, time_max: 20, ended: true };
     ///     let facts = [facts].to_stream(scope);
-    ///     records.to_stream(scope).apply_keyed(facts, job, 1, Rc::default()).decisions.capture()
+    ///     records.to_stream(scope).apply_keyed(facts, KeyedSetup::new(job, 1)).decisions.capture()
     /// });
     /// let rows: Vec<_> = decisions
     ///     .iter()
@@ -102,23 +187,11 @@ pub trait ApplyKeyed<'scope> {
     /// assert_eq!(rows.len(), 1);
     /// assert_eq!(rows[0].values[7].as_text(), Some("b"));
     /// ```
-    fn apply_keyed(
-        self,
-        facts: StreamVec<'scope, u64, ChunkFacts>,
-        job: Arc<CompiledJob>,
-        partitions: u32,
-        report: Rc<RefCell<KeyedReport>>,
-    ) -> Keyed<'scope>;
+    fn apply_keyed(self, facts: StreamVec<'scope, u64, ChunkFacts>, setup: KeyedSetup) -> Keyed<'scope>;
 }
 
 impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
-    fn apply_keyed(
-        self,
-        facts: StreamVec<'scope, u64, ChunkFacts>,
-        job: Arc<CompiledJob>,
-        partitions: u32,
-        report: Rc<RefCell<KeyedReport>>,
-    ) -> Keyed<'scope> {
+    fn apply_keyed(self, facts: StreamVec<'scope, u64, ChunkFacts>, setup: KeyedSetup) -> Keyed<'scope> {
         let scope = self.scope();
         let mut builder = OperatorBuilder::new("ApplyKeyed".to_owned(), scope);
         let by_group = Exchange::new(|record: &Record| KeyHash(record.key).group());
@@ -132,7 +205,7 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
         let mut stages = OutputBuilder::<_, CapacityContainerBuilder<Vec<StageUpdate>>>::from(stages);
         let activator = scope.activator_for(builder.operator_info().address);
         builder.build(move |capabilities| {
-            let mut operator = KeyedOperator::new(job, partitions, report, capabilities);
+            let mut operator = KeyedOperator::new(setup, capabilities);
             move |frontiers: &[MutableAntichain<u64>]| {
                 records.for_each(|capability, batch| operator.stash_records(*capability.time(), batch));
                 facts.for_each(|capability, batch| operator.stash_facts(*capability.time(), batch));
@@ -171,8 +244,12 @@ enum Phase {
     Epochs,
     /// Timers up to the watermark of the last epoch are being fired.
     Timers,
-    /// The input has ended: final rows are being written, from this key on.
+    /// The input has ended: final rows of the keys in memory are being written, from this place on.
     Final(usize),
+    /// The same of the keys that are not in memory, after this key.
+    FinalCold(Option<KeyHash>),
+    /// The last cut is being encoded.
+    LastCut,
     /// Nothing is left.
     Done,
 }
@@ -183,25 +260,35 @@ struct KeyedOperator {
     stash: BTreeMap<u64, Stash>,
     outputs: Outputs,
     phase: Phase,
+    plan: Option<CutPlan>,
+    /// The epoch of the last cut.
+    cut: u64,
+    /// Whether the newest cut waits for its states.
+    encoding: bool,
+    cuts: Rc<RefCell<VecDeque<KeyedCut>>>,
+    stopping: Rc<Cell<bool>>,
     report: Rc<RefCell<KeyedReport>>,
+    /// Keys to be fetched; kept for its room.
+    wanted: Vec<KeyHash>,
     /// One for each output, at the epoch that is being worked on; none once all is done.
     capabilities: Option<Vec<Capability<u64>>>,
 }
 
 impl KeyedOperator {
-    fn new(
-        job: Arc<CompiledJob>,
-        partitions: u32,
-        report: Rc<RefCell<KeyedReport>>,
-        capabilities: Vec<Capability<u64>>,
-    ) -> KeyedOperator {
+    fn new(setup: KeyedSetup, capabilities: Vec<Capability<u64>>) -> KeyedOperator {
         KeyedOperator {
-            clocks: PartitionClocks::new(partitions, job.out_of_orderness),
-            keys: Keys::new(job),
+            clocks: setup.clocks,
+            keys: setup.keys,
             stash: BTreeMap::new(),
-            outputs: Outputs::default(),
+            outputs: setup.outputs,
             phase: Phase::Epochs,
-            report,
+            plan: setup.plan,
+            cut: setup.plan.map_or(0, |plan| plan.after),
+            encoding: false,
+            cuts: setup.cuts,
+            stopping: setup.stopping,
+            report: setup.report,
+            wanted: Vec::new(),
             capabilities: Some(capabilities),
         }
     }
@@ -227,19 +314,67 @@ impl KeyedOperator {
 
     /// Does a bounded piece of work; true if there is more that needs no further input.
     fn step(&mut self, frontiers: &[MutableAntichain<u64>]) -> bool {
+        match self.work(frontiers) {
+            Ok(more) => more,
+            Err(failed) => {
+                // The capabilities stay: no cut is complete after this one.
+                self.report.borrow_mut().failed = Some(failed);
+                false
+            }
+        }
+    }
+
+    fn work(&mut self, frontiers: &[MutableAntichain<u64>]) -> Result<bool, ColdFailed> {
+        self.encode_cut(SLICE_STATES)?;
         if self.phase == Phase::Epochs {
-            self.take_epoch(frontiers);
+            match self.due_cut(frontiers) {
+                Some(epoch) => self.begin_cut(epoch, false)?,
+                None => self.take_epoch(frontiers)?,
+            }
         }
         match self.phase {
-            Phase::Timers => self.fire_timers(),
-            Phase::Final(from) => self.finish(from),
-            Phase::Epochs | Phase::Done => {}
+            Phase::Timers => self.fire_timers()?,
+            Phase::Final(from) => self.finish(from)?,
+            Phase::FinalCold(after) => self.finish_cold(after)?,
+            Phase::LastCut if !self.encoding => self.phase = Phase::Done,
+            Phase::Epochs | Phase::LastCut | Phase::Done => {}
         }
-        match self.phase {
-            Phase::Epochs => self.ready(frontiers),
-            Phase::Timers | Phase::Final(_) => true,
+        Ok(match self.phase {
+            Phase::Epochs => self.encoding || self.due_cut(frontiers).is_some() || self.ready(frontiers),
+            Phase::Timers | Phase::Final(_) | Phase::FinalCold(_) | Phase::LastCut => true,
             Phase::Done => false,
+        })
+    }
+
+    /// The epoch at which the next cut is to be taken now: the frontier has passed it, and everything up to it is applied.
+    fn due_cut(&self, frontiers: &[MutableAntichain<u64>]) -> Option<u64> {
+        let next = self.plan?.next_after(self.cut);
+        let applied = self.stash.keys().next().is_none_or(|epoch| *epoch > next);
+        (applied && frontier(frontiers).is_some_and(|frontier| frontier > next)).then_some(next)
+    }
+
+    fn begin_cut(&mut self, epoch: u64, last: bool) -> Result<(), ColdFailed> {
+        if let (Some(states), Some(cut)) = (self.keys.begin_cut()?, self.cuts.borrow_mut().back_mut()) {
+            cut.states = Some(states);
         }
+        self.cut = epoch;
+        self.encoding = true;
+        let counts = self.keys.numbers().clone();
+        let (clocks, layout) = (self.clocks.clone(), self.keys.layout());
+        self.cuts.borrow_mut().push_back(KeyedCut { epoch, clocks, counts, layout, states: None, last });
+        Ok(())
+    }
+
+    fn encode_cut(&mut self, limit: usize) -> Result<(), ColdFailed> {
+        if self.encoding
+            && let Some(states) = self.keys.encode_cut(limit)?
+        {
+            if let Some(cut) = self.cuts.borrow_mut().back_mut() {
+                cut.states = Some(states);
+            }
+            self.encoding = false;
+        }
+        Ok(())
     }
 
     /// Whether an epoch waits that the frontier has passed, or the end has come.
@@ -251,17 +386,49 @@ impl KeyedOperator {
         }
     }
 
-    fn take_epoch(&mut self, frontiers: &[MutableAntichain<u64>]) {
+    fn take_epoch(&mut self, frontiers: &[MutableAntichain<u64>]) -> Result<(), ColdFailed> {
         if !self.ready(frontiers) {
-            return;
+            return Ok(());
         }
         let Some((epoch, stash)) = self.stash.pop_first() else {
-            self.phase = Phase::Final(0);
-            return;
+            return self.end_input();
         };
         self.hold(epoch);
+        self.fetch(&stash)?;
         self.apply(epoch, stash);
+        self.keys.shrink()?;
         self.phase = Phase::Timers;
+        Ok(())
+    }
+
+    /// The input has ended. What the end brings is put out after a cut from which it can be brought about again.
+    fn end_input(&mut self) -> Result<(), ColdFailed> {
+        if self.stopping.get() {
+            self.phase = Phase::Done;
+            self.report.borrow_mut().counts = self.keys.counts();
+            return Ok(());
+        }
+        if let Some(plan) = self.plan {
+            let epoch = plan.next_after(self.cut.max(self.epoch().0.saturating_sub(1)));
+            self.begin_cut(epoch, false)?;
+            self.hold(epoch + 1);
+        }
+        self.phase = Phase::Final(0);
+        Ok(())
+    }
+
+    /// Brings back the states that the records of an epoch need.
+    fn fetch(&mut self, stash: &Stash) -> Result<(), ColdFailed> {
+        if !self.keys.may_be_cold() {
+            return Ok(());
+        }
+        let records = stash.runs.iter().flat_map(|(_, _, run)| run);
+        let (keys, wanted) = (&self.keys, &mut self.wanted);
+        wanted.clear();
+        wanted.extend(records.map(|record| KeyHash(record.key)).filter(|key| !keys.is_hot(key.0)));
+        wanted.sort_unstable();
+        wanted.dedup();
+        self.keys.fetch(&self.wanted)
     }
 
     fn apply(&mut self, epoch: u64, mut stash: Stash) {
@@ -281,28 +448,53 @@ impl KeyedOperator {
         self.report.borrow_mut().epochs += 1;
     }
 
-    fn fire_timers(&mut self) {
-        let watermark = self.clocks.watermark();
+    /// Fires a slice of the timers due at or before the watermark; true if there may be more.
+    fn advance(&mut self, watermark: Micros) -> Result<bool, ColdFailed> {
         let epoch = self.epoch();
+        let more_cold = self.keys.fetch_due(watermark)?;
         let more = self.keys.advance(watermark, SLICE_KEYS, epoch, &mut self.outputs);
         if !more {
+            self.keys.shrink()?;
+        }
+        Ok(more || more_cold)
+    }
+
+    fn fire_timers(&mut self) -> Result<(), ColdFailed> {
+        let watermark = self.clocks.watermark();
+        if !self.advance(watermark)? {
             self.phase = Phase::Epochs;
             let mut report = self.report.borrow_mut();
             report.watermark = Some(watermark).filter(|watermark| *watermark != Micros::MIN);
         }
+        Ok(())
     }
 
-    fn finish(&mut self, from: usize) {
+    fn finish(&mut self, from: usize) -> Result<(), ColdFailed> {
         let watermark = self.clocks.time_max();
+        // Firing moves states between memory and disk: all timers come first.
+        if from == 0 && self.advance(watermark)? {
+            return Ok(());
+        }
         let epoch = self.epoch();
-        if self.keys.advance(watermark, SLICE_KEYS, epoch, &mut self.outputs) {
-            return;
-        }
         let next = self.keys.finish(watermark, (from, SLICE_KEYS), epoch, &mut self.outputs);
-        self.phase = next.map_or(Phase::Done, Phase::Final);
-        if next.is_none() {
-            self.report.borrow_mut().counts = self.keys.counts();
+        self.phase = next.map_or(Phase::FinalCold(None), Phase::Final);
+        Ok(())
+    }
+
+    fn finish_cold(&mut self, after: Option<KeyHash>) -> Result<(), ColdFailed> {
+        let (watermark, epoch) = (self.clocks.time_max(), self.epoch());
+        let next = self.keys.finish_cold(watermark, (after, SLICE_KEYS), epoch, &mut self.outputs)?;
+        if next.is_some() {
+            self.phase = Phase::FinalCold(next);
+            return Ok(());
         }
+        self.report.borrow_mut().counts = self.keys.counts();
+        self.phase = Phase::Done;
+        if let Some(plan) = self.plan {
+            self.begin_cut(plan.next_after(self.cut), true)?;
+            self.phase = Phase::LastCut;
+        }
+        Ok(())
     }
 
     fn epoch(&self) -> Epoch {
@@ -329,7 +521,7 @@ impl KeyedOperator {
                     self.hold(next);
                 }
             }
-            Phase::Timers | Phase::Final(_) => {}
+            Phase::Timers | Phase::Final(_) | Phase::FinalCold(_) | Phase::LastCut => {}
         }
     }
 }

@@ -8,10 +8,16 @@
 //! done to the record. Since the global watermark never exceeds the `pw` of a later record, [`Keys::advance`] may fire timers at
 //! any moment, or never.
 
+mod codec;
+mod cold;
+mod cuts;
+mod restore;
+
 use std::sync::Arc;
 
 use compact_str::CompactString;
 use hashbrown::{HashMap, HashTable};
+use serde::{Deserialize, Serialize};
 use whisperer_schemas::{Epoch, KeyHash, Micros, Row, time::HOUR};
 
 use crate::{
@@ -26,6 +32,13 @@ use crate::{
     timers::KeyTimes,
     wheel::Wheel,
 };
+
+pub use cold::ColdFailed;
+pub use cuts::EncodedStates;
+pub use restore::{RestoreError, Restoring};
+
+use cold::Cold;
+use cuts::{CLEAN, Cuts};
 
 /// States per block: the list of blocks grows, a block never moves.
 const BLOCK: usize = 1 << 12;
@@ -48,7 +61,7 @@ pub struct Outputs {
 }
 
 /// What happened, in numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Events that were applied and not late.
     pub on_time: u64,
@@ -64,12 +77,18 @@ pub struct Counts {
     pub decisions: Vec<u64>,
     /// Edges within the cooldown, by trigger, in file order.
     pub suppressed: Vec<u64>,
+    /// Edges of triggers that read a window which has not filled since the job changed.
+    pub warming: u64,
     /// Operations in expressions that gave no value.
     pub nulls: u64,
     /// Keys.
     pub keys: u64,
-    /// Bytes that the keys' states take, index and timers included.
+    /// Those of them whose state is not in memory.
+    pub cold_keys: u64,
+    /// Bytes that the keys' states take in memory, index and timers included.
     pub state_bytes: u64,
+    /// Bytes on disk of the states that are not.
+    pub cold_bytes: u64,
 }
 
 impl Counts {
@@ -85,8 +104,11 @@ impl Counts {
         self.timers += other.timers;
         self.snapshots += other.snapshots;
         self.nulls += other.nulls;
+        self.warming += other.warming;
         self.keys += other.keys;
+        self.cold_keys += other.cold_keys;
         self.state_bytes += other.state_bytes;
+        self.cold_bytes += other.cold_bytes;
         add(&mut self.decisions, &other.decisions);
         add(&mut self.suppressed, &other.suppressed);
     }
@@ -110,6 +132,12 @@ pub struct KeyState {
     pub(crate) app: u32,
     pub(crate) stage: u16,
     pub(crate) changed: bool,
+    /// Whether the job has changed since the last evaluation.
+    silent: bool,
+    /// Whether the state was needed since the eviction's hand last passed.
+    used: bool,
+    /// The interval between cuts in which it was last touched.
+    stamp: u16,
     /// Triggers whose condition held at the last evaluation, as bits.
     pub(crate) held: u64,
     /// Triggers that have fired and not been re-armed, as bits.
@@ -117,19 +145,22 @@ pub struct KeyState {
 }
 
 impl KeyState {
-    fn new(record: &Record, app: u32) -> KeyState {
+    fn empty(key: KeyHash, user_id: CompactString, app: u32) -> KeyState {
         KeyState {
-            key: KeyHash(record.key),
+            key,
             key_clock: Micros::MIN,
             floor: Micros::MIN,
             due: Micros::MAX,
             entry: Micros::MAX,
             cells: Cells::default(),
             recent: Recent::default(),
-            user_id: record.user_id.clone(),
+            user_id,
             app,
             stage: 0,
             changed: false,
+            silent: false,
+            used: false,
+            stamp: CLEAN,
             held: 0,
             disarmed: 0,
         }
@@ -159,6 +190,12 @@ pub struct Keys {
     /// Timers that are about to fire; kept for its room.
     due: Vec<(Micros, u32)>,
     engine: Engine,
+    /// Places in the blocks that hold no state.
+    free: Vec<u32>,
+    /// What checkpoints need; none where there are no checkpoints.
+    cuts: Option<Cuts>,
+    /// What is not in memory; none where everything is.
+    cold: Option<Cold>,
 }
 
 /// What is shared by all keys of a worker.
@@ -169,6 +206,10 @@ pub(crate) struct Engine {
     pub(crate) values: Values,
     pub(crate) counts: Counts,
     pub(crate) all_features: Vec<usize>,
+    /// Triggers whose edge is set silently where a key has not been evaluated since the job changed, as bits.
+    silent: u64,
+    /// By trigger, until when it is suppressed because a window that it reads has not filled; empty where none is.
+    warming: Vec<Micros>,
     starts: Vec<u32>,
     /// The same of keys with many cells, by key: to walk those for every event would be most of its work.
     kept_starts: HashMap<u32, Box<[u32]>>,
@@ -191,19 +232,39 @@ impl Keys {
             all_features: (0..job.features.len()).collect(),
             texts: Interner::default(),
             apps: Interner::default(),
+            silent: 0,
+            warming: Vec::new(),
             starts: Vec::new(),
             kept_starts: HashMap::new(),
             counts,
         };
-        Keys { job, index: HashTable::new(), blocks: Vec::new(), wheel: Wheel::default(), due: Vec::new(), engine }
+        Keys {
+            job,
+            index: HashTable::new(),
+            blocks: Vec::new(),
+            wheel: Wheel::default(),
+            due: Vec::new(),
+            engine,
+            free: Vec::new(),
+            cuts: None,
+            cold: None,
+        }
     }
 
     /// Takes a record of which the partition's watermark from earlier offsets is `pw`.
     pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
         let at = self.find_or_insert(record, outputs);
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
+        if let Some(cuts) = &mut self.cuts {
+            cuts.touch(&self.job, &self.engine, state, at);
+        }
+        state.used = true;
+        let before = self.cold.as_ref().map_or(0, |_| state.hot_bytes());
         Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }.record(record, pw);
         reschedule(&mut self.wheel, state, at);
+        if let Some(cold) = &mut self.cold {
+            cold.hot_bytes = (cold.hot_bytes + state.hot_bytes()).saturating_sub(before);
+        }
     }
 
     /// Loads what the next records will need into the caches: their states and the beginnings of their cells. Records of different
@@ -245,6 +306,10 @@ impl Keys {
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
         if state.entry == entry {
             state.entry = Micros::MAX;
+            if let Some(cuts) = &mut self.cuts {
+                cuts.touch(&self.job, &self.engine, state, at);
+            }
+            state.used = true;
             Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
                 .fire_until(watermark);
             reschedule(&mut self.wheel, state, at);
@@ -255,7 +320,8 @@ impl Keys {
         &self.blocks[at as usize / BLOCK][at as usize % BLOCK]
     }
 
-    /// Writes the final rows of at most `limit` keys from the `from`-th on, as of the last watermark; the next key, if there is one.
+    /// Writes the final rows of at most `limit` keys in memory from the `from`-th place on, as of the last watermark; the next place, if
+    /// there is one. Keys that are cold come after these, by [`Keys::finish_cold`].
     pub fn finish(
         &mut self,
         watermark: Micros,
@@ -263,26 +329,36 @@ impl Keys {
         epoch: Epoch,
         outputs: &mut Outputs,
     ) -> Option<usize> {
-        let until = (from + limit).min(self.len());
+        let places = self.index.len() + self.free.len();
+        let until = (from + limit).min(places);
         for at in from..until {
             let state = &mut self.blocks[at / BLOCK][at % BLOCK];
+            if state.entry == VACANT {
+                continue;
+            }
             let at = at as u32;
             Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
                 .profile(watermark, true);
         }
-        (until < self.len()).then_some(until)
+        (until < places).then_some(until)
     }
 
-    /// How many keys there are.
+    /// How many keys there are, cold ones included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.index.len()
+        self.index.len() + self.cold_len() as usize
     }
 
     /// Whether there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+        self.len() == 0
+    }
+
+    /// The numbers so far, those of keys and bytes left out.
+    #[must_use]
+    pub fn numbers(&self) -> &Counts {
+        &self.engine.counts
     }
 
     /// The numbers so far; that of bytes takes a look at every key.
@@ -294,6 +370,9 @@ impl Keys {
         let kept_bytes = self.engine.kept_starts.len() * size_of::<u32>() * (self.job.layout.slots().len() + 1);
         bytes += kept_bytes + self.engine.kept_starts.allocation_size();
         bytes += self.engine.texts.bytes() + self.engine.apps.bytes();
+        bytes += self.cuts.as_ref().map_or(0, Cuts::bytes);
+        counts.cold_keys = self.cold_len();
+        counts.cold_bytes = self.cold.as_ref().map_or(0, Cold::bytes);
         for block in &self.blocks {
             bytes += block.capacity() * size_of::<KeyState>();
             for state in block {
@@ -311,20 +390,44 @@ impl Keys {
         if let Some(at) = self.index.find(record.key as u64, |at| key(*at).0 == record.key) {
             return *at;
         }
-        let at = u32::try_from(self.index.len()).expect("memory ends before four billion keys do");
-        self.index.insert_unique(record.key as u64, at, |at| key(*at).0 as u64);
-        if (at as usize).is_multiple_of(BLOCK) {
-            self.blocks.push(Vec::with_capacity(BLOCK));
-        }
         let app = self.engine.apps.number(&record.app_id);
-        let block = self.blocks.last_mut().expect("a block was pushed when the last one was full");
-        block.push(KeyState::new(record, app));
+        let at = self.insert(KeyState::empty(KeyHash(record.key), record.user_id.clone(), app));
         if !self.job.stages.is_empty() {
             outputs.stages.push((0, 1));
         }
         at
     }
+
+    /// Gives a state that is not there yet a place.
+    fn insert(&mut self, state: KeyState) -> u32 {
+        let hash = state.key.0 as u64;
+        if let Some(cold) = &mut self.cold {
+            cold.hot_bytes += state.hot_bytes();
+        }
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.blocks[at as usize / BLOCK][at as usize % BLOCK] = state;
+                at
+            }
+            None => {
+                let at = u32::try_from(self.index.len()).expect("memory ends before four billion keys do");
+                if (at as usize).is_multiple_of(BLOCK) {
+                    self.blocks.push(Vec::with_capacity(BLOCK));
+                }
+                let block = self.blocks.last_mut().expect("a block was pushed when the last one was full");
+                block.push(state);
+                at
+            }
+        };
+        let blocks = &self.blocks;
+        let key = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].key;
+        self.index.insert_unique(hash, at, |at| key(*at).0 as u64);
+        at
+    }
 }
+
+/// The entry of a place that holds no state: no timer is ever due then.
+const VACANT: Micros = Micros::MIN;
 
 fn reschedule(wheel: &mut Wheel, state: &mut KeyState, at: u32) {
     if state.due < state.entry {
@@ -452,6 +555,7 @@ impl Turn<'_> {
         for at in 0..job.triggers.len() {
             self.trigger(at, now, cause);
         }
+        self.state.silent = false;
         self.engine.counts.nulls += self.engine.values.take_nulls();
     }
 
@@ -470,7 +574,8 @@ impl Turn<'_> {
             self.state.held ^= bit;
         }
         self.state.changed |= rearms || holds != held;
-        if holds && !held && (!disarmed || rearms) {
+        let silent = self.state.silent && self.engine.silent & bit != 0;
+        if holds && !held && (!disarmed || rearms) && !silent {
             self.edge(at, now, cause);
         }
     }
@@ -479,6 +584,10 @@ impl Turn<'_> {
     fn edge(&mut self, at: usize, now: Micros, cause: Cause<'_>) {
         let job = self.job;
         let trigger = &job.triggers[at];
+        if self.engine.warming.get(at).is_some_and(|until| now < *until) {
+            self.engine.counts.warming += 1;
+            return;
+        }
         let mut editor = self.state.cells.edit(&mut self.engine.starts, &job.layout);
         let past = editor.firing(job.firings + at);
         let (last, ordinal) = (past[0] as Micros, past[1] >> 32);

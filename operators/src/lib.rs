@@ -14,6 +14,7 @@ pub mod interner;
 pub mod job;
 pub mod keyed;
 pub mod keys;
+pub mod layout;
 pub mod record;
 pub mod reference;
 pub mod rows;

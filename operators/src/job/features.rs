@@ -21,6 +21,8 @@ pub(crate) struct Features {
     pub(crate) intake: Intake,
     /// For each feature, the slot whose cells are the panes with content.
     pub(crate) content: Vec<usize>,
+    /// What each lane takes, as text.
+    pub(crate) lanes: Vec<String>,
 }
 
 pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
@@ -30,6 +32,7 @@ pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
         slots: Vec::new(),
         features: Vec::new(),
         content: Vec::new(),
+        lanes: Vec::new(),
     };
     for feature in &spec.features {
         if let Err(found) = compiler.feature(feature) {
@@ -54,6 +57,7 @@ struct Compiler {
     slots: Vec<Slot>,
     features: Vec<Feature>,
     content: Vec<usize>,
+    lanes: Vec<String>,
 }
 
 /// What a slot of a feature takes, besides its kind.
@@ -79,6 +83,16 @@ impl Compiler {
                 return Err(errors);
             }
         };
+        if self.lanes.len() <= lane {
+            let plain = |text: &Option<Located<String>>| text.as_ref().map(|text| text.value.clone());
+            self.lanes.resize(lane + 1, String::new());
+            self.lanes[lane] = format!(
+                "{:?} {:?} {:?}",
+                plain(&spec.filter),
+                plain(&spec.of),
+                spec.of.as_ref().map(|_| of_type(spec))
+            );
+        }
         let text = value == Some(ValueKind::Text);
         let (read, content) = self.read(spec, Input { lane, window, text });
         self.features.push(Feature { name: spec.name.value.clone(), read, window, divide_by: spec.divide_by, text });
@@ -197,7 +211,7 @@ impl Compiler {
             self.features.into_iter().map(|feature| Feature { read: moved(feature.read, &place), ..feature });
         let features = features.collect();
         let content = self.content.into_iter().map(place).collect();
-        Features { features, slots, lane_slots, intake, content }
+        Features { features, slots, lane_slots, intake, content, lanes: self.lanes }
     }
 }
 

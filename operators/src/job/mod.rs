@@ -15,6 +15,7 @@ use crate::{
     expression::{BoolExpr, Kind, Name, Names},
     features::{Feature, Read},
     intake::Intake,
+    layout::StateLayout,
     spec::{JobError, JobSpec, Located, SnapshotSpec, Span},
     timers::Asks,
 };
@@ -47,6 +48,8 @@ pub struct CompiledJob {
     pub intake: Arc<Intake>,
     /// Accumulators, those of the triggers' pasts last.
     pub layout: Layout,
+    /// What states that are encoded with it mean.
+    pub state_layout: StateLayout,
     /// The first slot that keeps a trigger's past.
     pub firings: usize,
     /// Slots that a lane's events touch, by lane.
@@ -177,6 +180,7 @@ impl CompiledJob {
                 hint: Some("let features share `where`, `of` and pane length".into()),
             }]);
         }
+        let state_layout = StateLayout::new(spec, &slots, &features.lanes, &names.stages);
         let columns = job_columns(spec, &features.features, &scores);
         Ok(CompiledJob {
             name: spec.name.clone(),
@@ -186,6 +190,7 @@ impl CompiledJob {
             snapshot: spec.snapshot,
             intake: Arc::new(features.intake),
             layout: Layout::new(slots),
+            state_layout,
             firings,
             lane_slots: features.lane_slots,
             features: features.features,

@@ -1,0 +1,156 @@
+//! Cuts and restores of all keys of a worker.
+
+use whisperer_schemas::{KeyHash, Micros};
+
+use super::{
+    Counts, Cuts, EncodedStates, Keys, Outputs, Turn,
+    codec::{self, Mapping},
+    cold::ColdFailed,
+    reschedule,
+};
+use crate::{
+    keys::BLOCK,
+    layout::{LayoutError, StateLayout},
+    spec::JobSpec,
+};
+
+/// States that are looked up in a cold store together while a cut is encoded.
+const COLD_BATCH: usize = 1024;
+
+/// Restores states of a checkpoint.
+pub struct Restoring<'a> {
+    keys: &'a mut Keys,
+    old: StateLayout,
+    mapping: Option<Mapping>,
+}
+
+impl Keys {
+    /// Keeps note of what changes, for checkpoints. To be called before the first record.
+    pub fn keep_cuts(&mut self) {
+        self.cuts = Some(Cuts::default());
+    }
+
+    /// Begins a cut: what the states are now is what [`Keys::encode_cut`] gives. A cut that is not complete yet is completed first.
+    ///
+    /// # Errors
+    /// Where a cold state cannot be read.
+    pub fn begin_cut(&mut self) -> Result<Option<EncodedStates>, ColdFailed> {
+        let unfinished = self.cuts.as_ref().is_some_and(|cuts| !cuts.is_complete());
+        let earlier = if unfinished { self.encode_cut(usize::MAX)? } else { None };
+        if let Some(cuts) = &mut self.cuts
+            && cuts.begin()
+        {
+            cuts.restamp(&mut self.blocks);
+        }
+        Ok(earlier)
+    }
+
+    /// Encodes at most `limit` more states of the cut; all of them once the last one is encoded.
+    ///
+    /// # Errors
+    /// Where a cold state cannot be read.
+    pub fn encode_cut(&mut self, limit: usize) -> Result<Option<EncodedStates>, ColdFailed> {
+        let Some(cuts) = &mut self.cuts else { return Ok(None) };
+        cuts.encode_slice(&self.job, &self.engine, &mut self.blocks, limit);
+        if let Some(cold) = &mut self.cold {
+            let mut left = limit;
+            while left > 0 && !cuts.pending_cold.is_empty() {
+                let batch: Vec<KeyHash> = cuts.pending_cold.iter().copied().take(COLD_BATCH.min(left)).collect();
+                left -= batch.len();
+                for key in &batch {
+                    cuts.pending_cold.remove(key);
+                }
+                let states = cold.store.take(&batch).map_err(ColdFailed)?;
+                states.iter().for_each(|state| cuts.push(state.key, &state.bytes));
+                cold.store.put(states).map_err(ColdFailed)?;
+            }
+        }
+        Ok(cuts.is_complete().then(|| cuts.take()))
+    }
+
+    /// What the states of the next cut mean; stands beside them.
+    #[must_use]
+    pub fn layout(&self) -> StateLayout {
+        let mut layout = self.job.state_layout.clone();
+        let name = |at: usize| self.job.triggers[at].name.clone();
+        layout.silent = (0..self.job.triggers.len()).filter(|at| self.engine.silent >> at & 1 == 1).map(name).collect();
+        let warming = self.engine.warming.iter().enumerate().filter(|(_, until)| **until != Micros::MIN);
+        layout.warming = warming.map(|(at, until)| (name(at), *until)).collect();
+        layout
+    }
+
+    /// Begins to restore states that were encoded with the `old` layout. Where the job is another one now, what has changed starts empty,
+    /// silent and warming; `watermark` is the global watermark of the checkpoint.
+    pub fn restore(&mut self, old: StateLayout, spec: &JobSpec, watermark: Micros) -> Restoring<'_> {
+        let mut layout = self.job.state_layout.clone();
+        layout.take_over(&old, spec, watermark);
+        let bit = |name: &String| self.job.triggers.iter().position(|trigger| trigger.name == *name);
+        self.engine.silent = layout.silent.iter().filter_map(bit).fold(0, |bits, at| bits | 1 << at);
+        if !layout.warming.is_empty() {
+            self.engine.warming = vec![Micros::MIN; self.job.triggers.len()];
+            for (name, until) in &layout.warming {
+                if let Some(at) = bit(name) {
+                    self.engine.warming[at] = *until;
+                }
+            }
+        }
+        let mapping = (!layout.reads(&old)).then(|| Mapping::new(&old, &layout));
+        Restoring { keys: self, old, mapping }
+    }
+
+    /// Adds the numbers of an earlier run.
+    pub fn add_counts(&mut self, earlier: &Counts) {
+        let mut earlier = earlier.clone();
+        (earlier.keys, earlier.cold_keys, earlier.state_bytes, earlier.cold_bytes) = (0, 0, 0, 0);
+        earlier.decisions.resize(self.job.triggers.len(), 0);
+        earlier.suppressed.resize(self.job.triggers.len(), 0);
+        self.engine.counts.merge(&earlier);
+    }
+}
+
+impl Restoring<'_> {
+    /// Whether the states have to be written anew, since the job is another one now.
+    #[must_use]
+    pub fn changes_layout(&self) -> bool {
+        self.mapping.is_some()
+    }
+
+    /// Restores one state; no key twice. What it says about stages goes to `outputs`.
+    ///
+    /// # Errors
+    /// Bytes that are no state of that layout, or a cold store that fails.
+    pub fn state(&mut self, key: KeyHash, bytes: &[u8], outputs: &mut Outputs) -> Result<(), RestoreError> {
+        let keys = &mut *self.keys;
+        let state = codec::decode(&mut keys.engine, key, bytes, (&self.old, self.mapping.as_ref()))?;
+        if !keys.job.stages.is_empty() {
+            outputs.stages.push((state.stage, 1));
+        }
+        let at = keys.insert(state);
+        let state = &mut keys.blocks[at as usize / BLOCK][at as usize % BLOCK];
+        if self.mapping.is_some() {
+            // Other conditions ask for other timers, and the state is to be written again as it is now.
+            let (job, engine) = (&keys.job, &mut keys.engine);
+            let mut turn = Turn { job, engine, state, at, epoch: Default::default(), outputs, found: false };
+            turn.find_starts();
+            turn.schedule();
+            if let Some(cuts) = &mut keys.cuts {
+                cuts.came_back_dirty(state, at);
+            }
+        }
+        reschedule(&mut keys.wheel, state, at);
+        keys.shrink()?;
+        Ok(())
+    }
+}
+
+/// Why a state cannot be restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError {
+    /// It is damaged, or of a later version.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// There is no room for it in memory, and none elsewhere.
+    #[error(transparent)]
+    Cold(#[from] ColdFailed),
+}
