@@ -9,12 +9,16 @@
 //! ```
 //! Manifests are numbered from 1 and created only if absent: of two processes that create the same number one fails, and stops.
 //! That is the fence between generations. A manifest without a [`Cut`] claims its number for a generation.
+//!
+//! [`delta`] is the form of delta files.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Digest, Epoch, KeyHash, Micros};
+
+pub mod delta;
 
 /// The version of manifests.
 pub const MANIFEST_VERSION: u32 = 1;
@@ -36,6 +40,10 @@ pub struct Manifest {
     pub fingerprint: String,
     /// When it was written, on the wall clock.
     pub written: Micros,
+    /// Of a claim: the number of the checkpoint that its generation starts from; none where it starts from nothing. What lies between
+    /// that number and the claim is no part of the job's history any more.
+    #[serde(default)]
+    pub restored: Option<u64>,
     /// The checkpoint; none where the manifest only claims its number for a generation.
     pub cut: Option<Cut>,
 }
@@ -74,7 +82,7 @@ pub struct Cut {
 /// The compacted base as a manifest sees it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Base {
-    /// Everything up to this epoch may be in the base; deltas after it are not.
+    /// Everything up to this epoch is in the base; the deltas after it are listed beside it.
     pub epoch: Epoch,
     /// Its files on the remote store; empty where the base is only local.
     pub files: Vec<FileFacts>,
@@ -83,7 +91,7 @@ pub struct Base {
 /// A file of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct FileFacts {
-    /// Its name, relative to the state folder.
+    /// Its name, relative to the state folder; of a copied base, relative to the remote store, where it holds the checksum.
     pub name: String,
     /// The epoch of the checkpoint that it was written for.
     pub epoch: Epoch,
@@ -102,6 +110,9 @@ pub struct Delta {
     pub worker: u32,
     /// What the encoded states mean: the layout of the job that wrote them, opaque here.
     pub layout: Vec<u8>,
+    /// Whether it holds all states of the worker's key groups, and not only those that changed: everything older is void then. Either all
+    /// workers write full deltas at an epoch or none does. A change of layout needs full deltas.
+    pub full: bool,
     /// States that changed since the last checkpoint, sorted by (key group, key); none where the key was removed.
     pub states: Vec<(KeyHash, Option<Box<[u8]>>)>,
     /// Everything else that the worker has to find again, by name.

@@ -3,19 +3,35 @@
 //! ```text
 //! <state>/manifests/00000000000000000001.json      create-if-absent: the fence
 //! <state>/deltas/<epoch>-<generation>-<worker>.delta
-//! <state>/base/…                                   RocksDB: deltas that no retained checkpoint needs any more, merged
+//! <state>/base/…                                   deltas that no retained checkpoint needs any more, merged
 //! <state>/ticks/…                                  advances of idle partitions
 //! ```
 //! A store fetches facts and carries out decisions; what to do (which checkpoint to restore, what to merge, what to remove) is
-//! decided by pure functions, which know no disk.
+//! decided by the pure functions of [`resolve`], which know no disk.
+//!
+//! The life of a store, as the coordinating process leads it:
+//!
+//! ```text
+//! read every manifest ─▶ resolve::choose ─▶ create_manifest(resolve::claim) ─▶ prepare(cut) ─▶ Loading::open, states
+//!   each checkpoint: write_delta by every worker ─▶ create_manifest (false: fenced, stop) ─▶ publish what waited for it
+//!   now and then:    resolve::mergeable ─▶ merge;  resolve::removable ─▶ remove
+//! ```
+
+use std::fmt::Debug;
 
 use whisperer_schemas::{
     Epoch, KeyHash,
-    checkpoint::{Delta, FileFacts, Manifest},
+    checkpoint::{Base, Cut, Delta, FileFacts, Manifest},
 };
 
+mod error;
+pub mod load;
+pub mod resolve;
+
+pub use self::{error::StoreError, load::Loading};
+
 /// A durable store of checkpoints, shared by the workers of a process. Every call that writes is durable when it returns.
-pub trait StateStore: Send + Sync {
+pub trait StateStore: Debug + Send + Sync {
     /// The numbers of all manifests, ascending.
     ///
     /// # Errors
@@ -28,7 +44,8 @@ pub trait StateStore: Send + Sync {
     /// Where it is missing, torn or of a later version.
     fn manifest(&self, number: u64) -> Result<Manifest, StoreError>;
 
-    /// Creates a manifest under its number; false where that number is taken, by whomever.
+    /// Creates a manifest under its number. False where that number is taken, by whomever, or where there is a larger one: then another
+    /// generation has taken over, and the caller stops at once, whatever became of its manifest.
     ///
     /// # Errors
     /// What the store answers; the manifest may or may not exist then.
@@ -46,42 +63,80 @@ pub trait StateStore: Send + Sync {
     /// A file that is missing or not what the facts say.
     fn read_delta(&self, file: &FileFacts) -> Result<Delta, StoreError>;
 
-    /// Merges delta files, oldest first, into the base, which then holds everything up to `epoch`. Merging twice does no harm. Runs in the
-    /// background, on one thread of the coordinating process only.
+    /// A delta without its states, of which nothing is read: its parts and its outbox, checked.
     ///
     /// # Errors
-    /// What the store answers.
+    /// A file that is missing or not what the facts say.
+    fn read_rest(&self, file: &FileFacts) -> Result<Delta, StoreError>;
+
+    /// The states of a delta file, to be read by key group.
+    ///
+    /// # Errors
+    /// A file that is missing or not what the facts say.
+    fn delta_states(&self, file: &FileFacts) -> Result<Box<dyn States + '_>, StoreError>;
+
+    /// Gets ready for what a generation starts from: fetches the base that `cut` names if it lies elsewhere; without a cut, empties the base.
+    /// Called once by every process, after the claim and before anything is loaded.
+    ///
+    /// # Errors
+    /// A base that does not fit the cut.
+    fn prepare(&self, cut: Option<&Cut>) -> Result<(), StoreError>;
+
+    /// Merges delta files, oldest first, into the base, which then holds everything up to `epoch`. Merging twice does no harm. Runs in the
+    /// background, on one thread of the coordinating process only. Full deltas replace the base.
+    ///
+    /// # Errors
+    /// What the store answers, and a delta of another layout than the base that is not full. What is merged in part does no harm as long
+    /// as the deltas stay.
     fn merge(&self, deltas: &[FileFacts], epoch: Epoch) -> Result<(), StoreError>;
 
-    /// The epoch up to which the base holds everything, and the layout that its states are encoded in, if it holds any.
+    /// The base as the next manifest has to name it.
     ///
     /// # Errors
     /// What the store answers.
-    fn base(&self) -> Result<(Epoch, Vec<u8>), StoreError>;
+    fn base(&self) -> Result<Base, StoreError>;
 
-    /// Hands every state of the base in these key groups to `each`.
+    /// The states of the base, to be read by key group; nothing is merged while they are read.
     ///
     /// # Errors
     /// What the store answers.
-    fn scan_base(&self, groups: &dyn Fn(u64) -> bool, each: &mut dyn FnMut(KeyHash, &[u8])) -> Result<(), StoreError>;
+    fn base_states(&self) -> Result<Box<dyn States + '_>, StoreError>;
 
-    /// Removes manifests and files that nothing refers to any more; what is missing already is no error.
+    /// The names of all files but manifests that may be removed once nothing refers to them: deltas, and copies of a base that is not the
+    /// present one.
     ///
     /// # Errors
     /// What the store answers.
-    fn remove(&self, manifests: &[u64], files: &[FileFacts]) -> Result<(), StoreError>;
+    fn files(&self) -> Result<Vec<String>, StoreError>;
+
+    /// Removes manifests, oldest first, and then files; what is missing already is no error.
+    ///
+    /// # Errors
+    /// What the store answers.
+    fn remove(&self, manifests: &[u64], files: &[String]) -> Result<(), StoreError>;
 }
 
-/// Why a store cannot do what it is asked.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// Something that a manifest names is not there, or not as it was written.
-    #[error("\"{name}\" is damaged: {detail}")]
-    Damaged {
-        /// The file or manifest.
-        name: String,
-        /// What is wrong.
-        detail: String,
-    },
+/// States as a delta or the base holds them.
+pub trait States {
+    /// What they are.
+    fn head(&self) -> &StatesHead;
+
+    /// Hands every state of a key group to `each`, in the order of keys; none where the key was removed.
+    ///
+    /// # Errors
+    /// A file that is damaged, or what the store answers.
+    fn scan(&mut self, group: u64, each: &mut dyn FnMut(KeyHash, Option<&[u8]>)) -> Result<(), StoreError>;
+}
+
+/// What is known of states before they are read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StatesHead {
+    /// Everything up to this epoch is in them; of a delta, its epoch.
+    pub epoch: Epoch,
+    /// Their layout.
+    pub layout: Vec<u8>,
+    /// Whether everything older is void. Always so of the base.
+    pub full: bool,
+    /// Whether there is no state at all.
+    pub empty: bool,
 }
