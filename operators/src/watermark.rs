@@ -43,6 +43,35 @@ impl PartitionClocks {
         PartitionClocks { out_of_orderness, partitions: vec![clock; partitions as usize], bases: Vec::new() }
     }
 
+    /// Goes on from what a checkpoint says: the largest event time of each partition that has one, and the partitions that have ended.
+    pub fn restore(&mut self, times: impl IntoIterator<Item = (u32, Micros)>, ended: impl IntoIterator<Item = u32>) {
+        for (partition, time_max) in times {
+            self.clock(partition).time_max = time_max;
+        }
+        for partition in ended {
+            self.clock(partition).ended = true;
+        }
+    }
+
+    /// The largest event time of each partition that has one.
+    pub fn times(&self) -> impl Iterator<Item = (u32, Micros)> + '_ {
+        let times = self.partitions.iter().enumerate().map(|(partition, clock)| (partition as u32, clock.time_max));
+        times.filter(|(_, time_max)| *time_max != Micros::MIN)
+    }
+
+    /// The partitions that have ended.
+    pub fn ended(&self) -> impl Iterator<Item = u32> + '_ {
+        self.partitions.iter().enumerate().filter(|(_, clock)| clock.ended).map(|(partition, _)| partition as u32)
+    }
+
+    fn clock(&mut self, partition: u32) -> &mut PartitionClock {
+        let needed = partition as usize + 1;
+        if self.partitions.len() < needed {
+            self.partitions.resize(needed, PartitionClock { time_max: Micros::MIN, ended: false });
+        }
+        &mut self.partitions[partition as usize]
+    }
+
     /// Takes in the facts of an epoch, whatever order they came in.
     pub fn advance(&mut self, mut facts: Vec<ChunkFacts>) {
         facts.sort_unstable_by_key(|fact| (fact.partition, fact.chunk));

@@ -77,6 +77,9 @@ pub struct Cut {
     pub counts: BTreeMap<String, u64>,
     /// Event time before which decisions are not news; fixed at the job's first start.
     pub deliver_from: Option<Micros>,
+    /// Whether a bounded input has come to its end and everything that the end brings is out: nothing is left to do.
+    #[serde(default)]
+    pub finished: bool,
 }
 
 /// The compacted base as a manifest sees it.

@@ -1,4 +1,5 @@
-//! The runtime: workers that read a source, run the keyed operator and write tables, from start to end of a bounded input.
+//! The runtime: workers that read a source, run the keyed operator and write tables, from a start or a checkpoint to the end of the input
+//! or a stop.
 //!
 //! ```text
 //! source ─┬─ records ──▶ apply_keyed ─┬─ decisions ─▶ digest ─▶ sinks
@@ -6,17 +7,23 @@
 //!         │                           └─ stage updates ─▶ view of keys by stage
 //!         └─ dead letters ──────────────────────────▶ digest ─▶ sinks
 //! ```
-//! Every worker runs the whole graph on its share of partitions and keys. When all have come to the end, each stages its files, and
-//! only when all have staged are they published: an error anywhere leaves the earlier output as it was.
+//! Every worker runs the whole graph on its share of partitions and keys. Without checkpoints, each stages its files when all have come to
+//! the end, and only when all have staged are they published: an error anywhere leaves the earlier output as it was. With
+//! checkpoints the same happens at every one of them; [`checkpoints`] tells how.
 
+mod checkpoints;
+mod control;
+mod coordinator;
+mod counts;
 mod outputs;
 mod progress;
 mod reading;
+mod recovery;
 mod report;
+mod tables;
+mod worker;
 
 use std::{
-    cell::RefCell,
-    rc::Rc,
     sync::{
         Arc, Barrier,
         atomic::{AtomicBool, Ordering},
@@ -24,32 +31,24 @@ use std::{
     time::Duration,
 };
 
-use timely::{
-    dataflow::{
-        StreamVec,
-        operators::{Inspect, Probe, probe::Handle},
-    },
-    worker::Worker,
-};
-use whisperer_connectors::{
-    Source, SourceError,
-    format::{FormatOptions, Parser},
-};
+use whisperer_connectors::{Source, SourceError, StateStore, StoreError, format::FormatOptions, state::resolve::Retention};
 use whisperer_operators::{
-    digested::Digested,
+    cold::{ColdError, ColdStates},
     job::CompiledJob,
-    keyed::{ApplyKeyed, KeyedReport},
-    views::{StageCounts, StageUpdate},
+    keyed::KeyedReport,
+    keys::{ColdFailed, Keys, RestoreError},
+    spec::JobSpec,
 };
-use whisperer_schemas::{Digest, TableSchema};
+use whisperer_schemas::{Digest, Micros, TableSchema, checkpoint::Cut};
 use whisperer_sinks::{SinkError, WrittenFile};
 
 pub use outputs::Outputs;
 pub use progress::Progress;
 pub use report::{RunReport, cpu_time, resident_bytes};
 
-use outputs::{Staged, WorkerTables, WriteTo};
-use reading::{ReadCounts, Reading, read_source};
+use coordinator::Origin;
+use reading::ReadCounts;
+use tables::Staged;
 
 /// What is run, and where its rows go.
 pub struct Run {
@@ -61,15 +60,74 @@ pub struct Run {
     pub format: FormatOptions,
     /// Where its rows go.
     pub outputs: Outputs,
-    /// Worker threads.
+    /// Worker threads of this process.
     pub workers: usize,
+    /// The processes that run the job together; none where this one runs it alone.
+    pub cluster: Option<Cluster>,
     /// Whether each worker is kept on a core of its own, as far as there are enough.
     pub pin: bool,
+    /// The length of an epoch of a live source.
+    pub epoch_interval: Duration,
+    /// Checkpoints; none where the run starts from nothing and leaves nothing to go on from.
+    pub state: Option<StateSettings>,
+    /// Where states go that do not fit into memory; none where all do.
+    pub cold: Option<ColdSettings>,
+    /// Which decisions are news.
+    pub news: News,
+    /// Set from outside: the run takes a checkpoint and ends.
+    pub stop: Arc<AtomicBool>,
     /// Where progress is noted.
     pub progress: Arc<Progress>,
 }
 
-/// Why a run did not come to its end; nothing of it is visible then.
+/// The place of this process among those that run a job together.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// This process, from 0; process 0 coordinates.
+    pub process: usize,
+    /// The addresses of all processes, `host:port`.
+    pub addresses: Vec<String>,
+}
+
+/// How checkpoints are taken and kept.
+#[derive(Clone, Debug)]
+pub struct StateSettings {
+    /// Where they are.
+    pub store: Arc<dyn StateStore>,
+    /// The job as it is written, to tell what has changed since a checkpoint.
+    pub spec: Arc<JobSpec>,
+    /// Epochs from one to the next.
+    pub every: u64,
+    /// How many are kept.
+    pub retention: Retention,
+    /// The checkpoint to start from, instead of the newest.
+    pub restore: Option<u64>,
+    /// Whether outputs that are out already may come again.
+    pub repeat_outputs: bool,
+}
+
+/// Opens the cold store of a worker.
+pub type OpenCold = dyn Fn(usize) -> Result<Box<dyn ColdStates>, ColdError> + Send + Sync;
+
+/// How states are kept that do not fit into memory.
+#[derive(Clone)]
+pub struct ColdSettings {
+    /// Bytes of states and timers that all workers of this process together keep in memory.
+    pub bytes_max: u64,
+    /// Opens the store of a worker of the cluster.
+    pub open: Arc<OpenCold>,
+}
+
+/// Which decisions are news; others are made and recorded, and delivered to nobody.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct News {
+    /// Those from this event time on; all where there is none. A checkpoint keeps it from the first start on.
+    pub deliver_from: Option<Micros>,
+    /// Those not further back than this, by the wall clock.
+    pub expires_after: Option<Micros>,
+}
+
+/// Why a run did not come to its end. What is visible of it then is whole checkpoints, or nothing where there are none.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
@@ -79,11 +137,53 @@ pub enum RunError {
     /// An output cannot be written.
     #[error("an output cannot be written")]
     Sink(#[from] SinkError),
+    /// Checkpoints cannot be read or written.
+    #[error("the state cannot be read or written")]
+    Store(#[from] StoreError),
+    /// The store of checkpoints cannot be made ready.
+    #[error("the state cannot be made ready: {0}")]
+    Prepare(String),
+    /// A checkpoint's manifest says what this build does not understand.
+    #[error("a checkpoint's manifest is damaged: {0}")]
+    Manifest(String),
+    /// States cannot be restored.
+    #[error("the states of a checkpoint cannot be restored")]
+    Restore(#[from] RestoreError),
+    /// States that are not in memory are lost to the run.
+    #[error("the state of users cannot be kept")]
+    Cold(#[from] ColdFailed),
+    /// The cold store of a worker cannot be opened.
+    #[error("the store of states that do not fit into memory cannot be opened")]
+    OpenCold(#[source] ColdError),
+    /// Another generation has taken over.
+    #[error(
+        "manifest {number} was written by someone else: another run of the job has taken over, and this one, generation {generation}, stops"
+    )]
+    Fenced {
+        /// The manifest that this run was to write.
+        number: u64,
+        /// Its generation.
+        generation: u64,
+    },
+    /// The state belongs to another job.
+    #[error("the state belongs to the job \"{found}\", and this is \"{job}\"")]
+    OtherJob {
+        /// The job that wrote it.
+        found: String,
+        /// The job that is run.
+        job: String,
+    },
+    /// The job has read its whole input before.
+    #[error("nothing is left to do: checkpoint {number} says that the input has been read to its end")]
+    Finished {
+        /// The last checkpoint.
+        number: u64,
+    },
     /// The workers could not be started.
     #[error("the workers cannot be started: {0}")]
     Start(String),
     /// Another worker says why.
-    #[error("another worker could not start")]
+    #[error("another worker could not go on")]
     OtherWorker,
     /// A worker came down.
     #[error("a worker came down: {0}")]
@@ -98,37 +198,98 @@ struct WorkerOutcome {
     read: ReadCounts,
     digests: [Digest; 3],
     staged: Vec<Staged>,
+    /// Files that were published with checkpoints.
+    files: Vec<WrittenFile>,
+    /// Whether the input has come to its end.
+    finished: bool,
+}
+
+/// What the workers of a process share.
+struct Shared {
+    run: Run,
+    ready: Ready,
+    once: recovery::Once,
+    /// What process 0 has found; worker 0 takes it.
+    origin: Option<Origin>,
 }
 
 impl Run {
-    /// Runs to the end of the input; gives the outputs back, for the manifest.
+    /// A run on one worker with nothing but a job, a source and outputs; everything else can be set.
+    #[must_use]
+    pub fn new(job: Arc<CompiledJob>, source: Arc<dyn Source>, format: FormatOptions, outputs: Outputs) -> Run {
+        Run {
+            job,
+            source,
+            format,
+            outputs,
+            workers: 1,
+            cluster: None,
+            pin: false,
+            epoch_interval: Duration::from_millis(10),
+            state: None,
+            cold: None,
+            news: News::default(),
+            stop: Arc::default(),
+            progress: Arc::default(),
+        }
+    }
+
+    /// Runs to the end of the input, or until it is stopped; gives the outputs back, for the manifest.
     ///
     /// # Errors
-    /// Where the source cannot be read or an output not be written.
+    /// Where the source cannot be read, an output or a checkpoint not be written, or another run has taken over.
     pub fn execute(self) -> Result<(RunReport, Outputs), RunError> {
         let started = report::Started::now();
+        let origin = self.origin()?;
         let workers = self.workers;
-        let run = Arc::new(self);
-        let config = match workers {
-            1 => timely::CommunicationConfig::Thread,
-            workers => timely::CommunicationConfig::Process(workers),
+        let config = match &self.cluster {
+            Some(cluster) => timely::CommunicationConfig::Cluster {
+                threads: workers,
+                process: cluster.process,
+                addresses: cluster.addresses.clone(),
+                report: false,
+                zerocopy: false,
+            },
+            None if workers == 1 => timely::CommunicationConfig::Thread,
+            None => timely::CommunicationConfig::Process(workers),
         };
         let (builders, others) = config.try_build().map_err(RunError::Start)?;
-        let (shared, ready) = (run.clone(), Ready::new(workers));
+        let shared = Shared { run: self, ready: Ready::new(workers), once: recovery::Once::default(), origin };
+        let shared = Arc::new(shared);
+        let own = shared.clone();
         let guards = timely::execute::execute_from(builders, others, timely::WorkerConfig::default(), move |worker| {
-            run_worker(worker, &shared, &ready)
+            worker::run_worker(worker, &own)
         });
         let guards = guards.map_err(RunError::Start)?;
         let mut outcomes = collect(guards.join())?;
-        let files = publish(&run, &mut outcomes)?;
+        let Shared { run, .. } = Arc::into_inner(shared).expect("the workers, which shared it, have ended");
+        let mut files = publish(&run, &mut outcomes)?;
+        files.extend(outcomes.iter_mut().flat_map(|outcome| std::mem::take(&mut outcome.files)));
         let report = RunReport::new(&run, outcomes, files, started);
-        let run = Arc::into_inner(run).expect("the workers, which shared it, have ended");
         Ok((report, run.outputs))
+    }
+
+    /// What the run starts from, where this process decides it.
+    fn origin(&self) -> Result<Option<Origin>, RunError> {
+        let coordinates = self.cluster.as_ref().is_none_or(|cluster| cluster.process == 0);
+        let Some(state) = self.state.as_ref().filter(|_| coordinates) else { return Ok(None) };
+        let origin = recovery::claim(self, state)?;
+        recovery::recover_lakes(self, origin.cut.as_ref().map(|cut: &Cut| cut))?;
+        Ok(Some(origin))
     }
 
     /// The tables in the order of [`WorkerOutcome::digests`].
     fn tables(&self) -> [Arc<TableSchema>; 3] {
         [self.job.decisions.clone(), self.job.profiles.clone(), Arc::new(TableSchema::dead_letters())]
+    }
+
+    /// Gives the keys of a worker a cold store, if the run has a budget.
+    fn make_cold(&self, worker: usize, keys: &mut Keys) -> Result<(), RunError> {
+        if let Some(cold) = &self.cold {
+            let store = (cold.open)(worker).map_err(RunError::OpenCold)?;
+            keys.use_cold(store, cold.bytes_max / self.workers as u64);
+        }
+        Ok(())
     }
 }
 
@@ -151,7 +312,8 @@ fn publish(run: &Run, outcomes: &mut [WorkerOutcome]) -> Result<Vec<WrittenFile>
     Ok(run.outputs.publish(staged)?)
 }
 
-/// Where workers wait for one another before they build the dataflow: one that cannot start would leave the others waiting for ever.
+/// Where the workers of a process wait for one another before they build the dataflow: one that cannot start would leave the others
+/// waiting for ever. One that cannot go on later says so here too.
 struct Ready {
     all: Barrier,
     failed: AtomicBool,
@@ -165,70 +327,17 @@ impl Ready {
     /// Gives what this worker has prepared once all have; none if another one has failed.
     fn wait<T>(&self, prepared: Result<T, RunError>) -> Result<T, RunError> {
         if prepared.is_err() {
-            self.failed.store(true, Ordering::SeqCst);
+            self.fail();
         }
         self.all.wait();
-        let failed = self.failed.load(Ordering::SeqCst);
-        prepared.and_then(|own| if failed { Err(RunError::OtherWorker) } else { Ok(own) })
+        prepared.and_then(|own| if self.failed() { Err(RunError::OtherWorker) } else { Ok(own) })
     }
-}
 
-fn prepare(run: &Run, worker: usize) -> Result<(Reading, WorkerTables), RunError> {
-    let reader = run.source.open(worker, run.workers, &Default::default())?;
-    let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
-    let tables = run.outputs.worker_tables(run.tables(), worker)?;
-    Ok((Reading::new(reader, parser, run.progress.clone()), tables))
-}
-
-fn run_worker(worker: &mut Worker, run: &Run, ready: &Ready) -> Result<WorkerOutcome, RunError> {
-    let index = worker.index();
-    pin(run, index);
-    let (reading, tables) = ready.wait(prepare(run, index))?;
-    let report = Rc::new(RefCell::new(KeyedReport::default()));
-    let digests: [Rc<RefCell<Digest>>; 3] = Default::default();
-    let read = reading.outcome();
-    let stages = Rc::new(RefCell::new(vec![0; run.job.stage_names.len()]));
-    let probe = Handle::new();
-    worker.dataflow::<u64, _, _>(|scope| {
-        let streams = read_source(scope, reading, probe.clone());
-        let partitions = run.source.partitions();
-        let keyed = streams.records.apply_keyed(streams.facts, run.job.clone(), partitions, report.clone());
-        let of_table = run.tables();
-        follow_stages(keyed.stages, stages.clone(), &probe);
-        let rows = [keyed.decisions, keyed.profiles, streams.dead_letters];
-        for ((rows, table), (digest, sinks)) in rows.into_iter().zip(of_table).zip(digests.iter().zip(&tables.each)) {
-            rows.digested(table, digest.clone()).write_to(sinks, &probe);
-        }
-    });
-    while !probe.done() {
-        worker.step_or_park(Some(PARKED_MAX));
+    fn fail(&self) {
+        self.failed.store(true, Ordering::SeqCst);
     }
-    let read = read.take()?;
-    let staged = stage(run, tables)?;
-    let keyed = report.borrow().clone();
-    let stages = stages.borrow().clone();
-    Ok(WorkerOutcome { keyed, stages, read, digests: digests.map(|digest| *digest.borrow()), staged })
-}
 
-/// Keeps the counts of keys by stage as the view of them changes.
-fn follow_stages(updates: StreamVec<'_, u64, StageUpdate>, counts: Rc<RefCell<Vec<i64>>>, probe: &Handle<u64>) {
-    let follow = move |((stage, keys), _, diff): &((u16, isize), u64, isize)| {
-        counts.borrow_mut()[usize::from(*stage)] += (keys * diff) as i64;
-    };
-    updates.stage_counts().inner.inspect(follow).probe_with(probe);
-}
-
-/// Longest sleep of a worker that has nothing to do; what wakes it is an activation.
-const PARKED_MAX: Duration = Duration::from_millis(10);
-
-fn stage(run: &Run, tables: WorkerTables) -> Result<Vec<Staged>, RunError> {
-    Ok(tables.stage(&run.progress.facts())?)
-}
-
-/// Keeps the worker on a core of its own. Kernels of small machines like to pack threads that are not pinned onto one core.
-fn pin(run: &Run, worker: usize) {
-    let cores = core_affinity::get_core_ids().unwrap_or_default();
-    if run.pin && run.workers <= cores.len() {
-        core_affinity::set_for_current(cores[worker]);
+    fn failed(&self) -> bool {
+        self.failed.load(Ordering::SeqCst)
     }
 }

@@ -1,6 +1,15 @@
 //! The input edge: reads a worker's share of the source epoch by epoch, and parses it where it is read.
+//!
+//! Of a bounded source an epoch is a chunk of it, and epochs are counted. Of a live one the epoch *is* the wall clock, in units of the
+//! job's interval: workers agree on it without talking, and an idle source still advances. What does not fit waits in the source.
 
-use std::{cell::RefCell, collections::BTreeMap, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use timely::{
     container::CapacityContainerBuilder,
@@ -14,11 +23,11 @@ use timely::{
     },
 };
 use whisperer_connectors::{
-    Chunk, RawRecord, Reader, SourceError,
+    Chunk, Positions, RawRecord, Reader, SourceError,
     format::{Parsed, Parser, Rejection},
     source::Payload,
 };
-use whisperer_operators::{record::Record, watermark::ChunkFacts};
+use whisperer_operators::{keyed::CutPlan, record::Record, watermark::ChunkFacts};
 use whisperer_schemas::{Epoch, Micros, PartitionId, Row, Value};
 
 use super::progress::Progress;
@@ -33,6 +42,9 @@ const CONTAINER_RECORDS: usize = 512;
 /// How long a reader waits when that many epochs are on their way.
 const WAIT: Duration = Duration::from_micros(200);
 
+/// How long a live reader waits before it looks at the clock again: a fraction of the shortest epoch that makes sense.
+const WAIT_LIVE: Duration = Duration::from_micros(500);
+
 /// What a worker's readers counted.
 #[derive(Clone, Debug, Default)]
 pub(super) struct ReadCounts {
@@ -44,6 +56,81 @@ pub(super) struct ReadCounts {
     pub(super) clamped: u64,
 }
 
+/// When a worker's reader reads.
+pub(super) struct Pace {
+    /// The length of an epoch of a live source; none of a bounded one.
+    pub(super) live: Option<Duration>,
+    /// The first epoch.
+    pub(super) first: u64,
+    /// When cuts are taken.
+    pub(super) plan: Option<CutPlan>,
+}
+
+/// What reading had come to at a cut.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SourceCut {
+    /// The next offsets of the partitions that were read here.
+    pub(super) positions: BTreeMap<u32, u64>,
+    /// What was read.
+    pub(super) counts: ReadCounts,
+}
+
+/// What reading shares with its worker.
+#[derive(Clone, Default)]
+pub(super) struct Shared {
+    cuts: Rc<RefCell<BTreeMap<u64, SourceCut>>>,
+    /// What reading came to, once it has come to an end.
+    end: Rc<RefCell<Option<SourceCut>>>,
+    failed: Rc<RefCell<Option<SourceError>>>,
+    /// No epoch up to this one is read any more; the capability goes above it.
+    stop_at: Rc<Cell<Option<u64>>>,
+    /// The stream ends now, whatever the source still holds.
+    ended: Rc<Cell<bool>>,
+    /// Positions that a checkpoint has committed, for the reader to pass on.
+    committed: Rc<RefCell<Option<Positions>>>,
+    epoch: Rc<Cell<u64>>,
+}
+
+impl Shared {
+    /// Takes what reading had come to at a cut, once it is past it.
+    pub(super) fn take_cut(&self, epoch: u64) -> Option<SourceCut> {
+        let mut cuts = self.cuts.borrow_mut();
+        let found = cuts.remove(&epoch);
+        cuts.retain(|other, _| *other > epoch);
+        found.or_else(|| self.end.borrow().clone())
+    }
+
+    /// Stops reading at the first cut at or after an epoch; the cut can be taken at once.
+    pub(super) fn stop_at(&self, epoch: u64) {
+        self.stop_at.set(Some(epoch));
+    }
+
+    /// Ends the stream.
+    pub(super) fn end(&self) {
+        self.ended.set(true);
+    }
+
+    /// The epoch that is being read.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.get()
+    }
+
+    /// Tells the reader what is committed.
+    pub(super) fn committed(&self, positions: Positions) {
+        *self.committed.borrow_mut() = Some(positions);
+    }
+
+    /// Why reading ended, if it failed.
+    pub(super) fn take_failure(&self) -> Option<SourceError> {
+        self.failed.borrow_mut().take()
+    }
+
+    /// What was read, once reading has ended.
+    pub(super) fn counts(&self) -> ReadCounts {
+        self.end.borrow().as_ref().map(|end| end.counts.clone()).unwrap_or_default()
+    }
+}
+
 /// The streams that reading gives.
 pub(super) struct Streams<'scope> {
     pub(super) records: StreamVec<'scope, u64, Record>,
@@ -51,22 +138,18 @@ pub(super) struct Streams<'scope> {
     pub(super) dead_letters: StreamVec<'scope, u64, Row>,
 }
 
-/// What reading came to, shared with the worker.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Outcome(Rc<RefCell<(ReadCounts, Option<SourceError>)>>);
-
-impl Outcome {
-    pub(super) fn take(&self) -> Result<ReadCounts, SourceError> {
-        let (counts, error) = &mut *self.0.borrow_mut();
-        error.take().map_or_else(|| Ok(counts.clone()), Err)
-    }
-}
-
 /// A worker's reader and parser at work.
 pub(super) struct Reading {
     reader: Box<dyn Reader>,
     progress: Arc<Progress>,
-    outcome: Outcome,
+    pace: Pace,
+    shared: Shared,
+    /// The next offsets of the partitions read here.
+    positions: BTreeMap<u32, u64>,
+    /// Live epochs that hold records and are on their way.
+    in_flight: VecDeque<u64>,
+    /// The epoch at which reading stopped.
+    stopped: Option<u64>,
     batch: Batch,
     chunks: Vec<Chunk>,
 }
@@ -90,7 +173,12 @@ struct Batch {
 }
 
 impl Reading {
-    pub(super) fn new(reader: Box<dyn Reader>, parser: Parser, progress: Arc<Progress>) -> Reading {
+    pub(super) fn new(
+        reader: Box<dyn Reader>,
+        parser: Parser,
+        progress: Arc<Progress>,
+        (pace, positions): (Pace, BTreeMap<u32, u64>),
+    ) -> Reading {
         let batch = Batch {
             parser,
             epoch: Epoch(0),
@@ -104,11 +192,14 @@ impl Reading {
             time_max: Micros::MIN,
             done: Vec::new(),
         };
-        Reading { reader, progress, outcome: Outcome::default(), batch, chunks: Vec::new() }
+        let shared = Shared::default();
+        shared.epoch.set(pace.first);
+        let in_flight = VecDeque::new();
+        Reading { reader, progress, pace, shared, positions, in_flight, stopped: None, batch, chunks: Vec::new() }
     }
 
-    pub(super) fn outcome(&self) -> Outcome {
-        self.outcome.clone()
+    pub(super) fn shared(&self) -> Shared {
+        self.shared.clone()
     }
 
     /// Reads this worker's share of an epoch; false at the end of the input, and after an error.
@@ -116,14 +207,54 @@ impl Reading {
         let batch = &mut self.batch;
         batch.epoch = epoch;
         self.chunks.clear();
+        if let Some(positions) = self.shared.committed.borrow_mut().take() {
+            self.reader.committed(&positions);
+        }
         let result = self.reader.read(epoch, &mut |raw| batch.take(&raw), &mut self.chunks);
         batch.finish_chunk();
         batch.read_before += batch.read;
         self.progress.add(epoch, std::mem::take(&mut batch.read), &self.chunks);
+        for chunk in &self.chunks {
+            let next = self.positions.entry(chunk.partition.0).or_default();
+            *next = chunk.next_offset.max(*next);
+        }
         result.unwrap_or_else(|error| {
-            self.outcome.0.borrow_mut().1 = Some(error);
+            *self.shared.failed.borrow_mut() = Some(error);
             false
         })
+    }
+
+    /// Notes what reading has come to for every cut from epoch `from` on and before `to`: nothing is read in between any more.
+    fn pass(&self, from: u64, to: u64) {
+        self.shared.epoch.set(to);
+        let Some(plan) = self.pace.plan else { return };
+        let mut cut = if from.is_multiple_of(plan.every) { from } else { plan.next_after(from) };
+        while cut < to {
+            if cut > plan.after {
+                self.shared.cuts.borrow_mut().insert(cut, self.cut());
+            }
+            cut += plan.every;
+        }
+    }
+
+    fn cut(&self) -> SourceCut {
+        SourceCut { positions: self.positions.clone(), counts: self.counts() }
+    }
+
+    fn counts(&self) -> ReadCounts {
+        let Batch { dead, parser, read_before, .. } = &self.batch;
+        ReadCounts { dead: dead.clone(), clamped: parser.clamped(), read: *read_before }
+    }
+
+    /// Whether there is room for more records on their way.
+    fn has_room(&mut self, epoch: u64, probe: &Handle<u64>) -> bool {
+        if self.pace.live.is_none() {
+            return epoch < EPOCHS_IN_FLIGHT_MAX || !probe.less_equal(&(epoch - EPOCHS_IN_FLIGHT_MAX));
+        }
+        while self.in_flight.front().is_some_and(|oldest| !probe.less_equal(oldest)) {
+            self.in_flight.pop_front();
+        }
+        self.in_flight.len() < EPOCHS_IN_FLIGHT_MAX as usize
     }
 
     /// The facts of the chunks that were read.
@@ -142,11 +273,8 @@ impl Reading {
         self.chunks.iter().map(fact).collect()
     }
 
-    fn finish(&mut self) {
-        let counts = &mut self.outcome.0.borrow_mut().0;
-        counts.dead = std::mem::take(&mut self.batch.dead);
-        counts.clamped = self.batch.parser.clamped();
-        counts.read = self.batch.read_before;
+    fn finish(&self) {
+        *self.shared.end.borrow_mut() = Some(self.cut());
     }
 }
 
@@ -190,6 +318,11 @@ impl Batch {
         self.dead_letters.push(Row { values, epoch: self.epoch, position: Some(raw.position) });
     }
 
+    /// Whether nothing came in.
+    fn is_empty(&self) -> bool {
+        self.full.is_empty() && self.records.is_empty() && self.dead_letters.is_empty()
+    }
+
     fn finish_chunk(&mut self) {
         if self.time_max != Micros::MIN {
             self.done.push((self.chunk, std::mem::replace(&mut self.time_max, Micros::MIN)));
@@ -211,15 +344,36 @@ pub(super) fn read_source<'scope>(
     let mut facts = OutputBuilder::<_, CapacityContainerBuilder<Vec<ChunkFacts>>>::from(facts);
     let mut dead_letters = OutputBuilder::<_, CapacityContainerBuilder<Vec<Row>>>::from(dead_letters);
     let activator = scope.activator_for(builder.operator_info().address);
-    builder.build(move |capabilities| {
+    builder.build(move |mut capabilities| {
+        let mut epoch = reading.pace.first;
+        capabilities.iter_mut().for_each(|capability| capability.downgrade(&epoch));
         let mut held: Option<Vec<Capability<u64>>> = Some(capabilities);
+        // The epoch that was read last: there is one chunk of a partition in an epoch, whatever the clock says.
+        let mut read: Option<u64> = None;
         move |_frontiers| {
             let Some(capabilities) = &mut held else { return };
-            let epoch = *capabilities[0].time();
-            if epoch >= EPOCHS_IN_FLIGHT_MAX && probe.less_equal(&(epoch - EPOCHS_IN_FLIGHT_MAX)) {
-                return activator.activate_after(WAIT);
+            if reading.shared.ended.get() {
+                reading.finish();
+                held = None;
+                return;
+            }
+            let next = reading.next_epoch(epoch, read);
+            if next > epoch {
+                reading.pass(epoch, next);
+                epoch = next;
+                capabilities.iter_mut().for_each(|capability| capability.downgrade(&epoch));
+            }
+            if reading.shared.stop_at.get().is_some() {
+                return activator.activate_after(WAIT_LIVE);
+            }
+            if read == Some(epoch) || !reading.has_room(epoch, &probe) {
+                return activator.activate_after(if reading.pace.live.is_some() { WAIT_LIVE } else { WAIT });
             }
             let more = reading.read(Epoch(epoch));
+            read = Some(epoch);
+            if reading.pace.live.is_some() && !reading.batch.is_empty() {
+                reading.in_flight.push_back(epoch);
+            }
             let mut records = records.activate();
             let mut session = records.session(&capabilities[0]);
             session.give_containers(reading.batch.full.iter_mut());
@@ -228,14 +382,35 @@ pub(super) fn read_source<'scope>(
             reading.batch.full.clear();
             facts.activate().session(&capabilities[1]).give_iterator(reading.facts().into_iter());
             dead_letters.activate().session(&capabilities[2]).give_iterator(reading.batch.dead_letters.drain(..));
-            if more {
-                capabilities.iter_mut().for_each(|capability| capability.downgrade(&(epoch + 1)));
-                activator.activate();
-            } else {
-                reading.finish();
-                held = None;
+            match (more, reading.pace.live) {
+                (true, None) => activator.activate(),
+                (true, Some(_)) => activator.activate_after(WAIT_LIVE),
+                (false, _) => {
+                    reading.finish();
+                    held = None;
+                }
             }
         }
     });
     Streams { records: record_stream, facts: fact_stream, dead_letters: dead_letter_stream }
+}
+
+impl Reading {
+    /// The epoch to go on with.
+    fn next_epoch(&mut self, epoch: u64, read: Option<u64>) -> u64 {
+        if let (Some(at), Some(plan)) = (self.shared.stop_at.get(), self.pace.plan) {
+            // Above the first cut at or after `at` and what has been read.
+            return *self.stopped.get_or_insert_with(|| plan.next_after(at.max(epoch).saturating_sub(1)) + 1);
+        }
+        match self.pace.live {
+            None => read.map_or(epoch, |read| read + 1),
+            Some(interval) => epoch.max(wall_clock_epoch(interval)),
+        }
+    }
+}
+
+/// The wall clock in units of the interval.
+pub(super) fn wall_clock_epoch(interval: Duration) -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since.as_millis() / interval.as_millis().max(1)) as u64
 }

@@ -1,0 +1,309 @@
+//! Checkpoints on one worker: the parts of a cut are gathered, written as a delta file, and acknowledged.
+//!
+//! ```text
+//! source ── positions ─┐
+//! keyed ── states ─────┼─▶ delta ── writer thread ──▶ file ── Ack ──▶ coordinator ──▶ manifest ── Committed ──▶ all
+//! tables ── outbox ────┘                                                                     outboxes, offsets ◀┘
+//! ```
+//! The worker never waits: states are encoded in slices, files are written by a thread, and what a commit brings is done when it is told.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, VecDeque},
+    rc::Rc,
+    sync::{
+        Arc, PoisonError,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread::{self, Thread},
+};
+
+use timely::dataflow::operators::probe::Handle;
+use whisperer_connectors::{StateStore, StoreError};
+use whisperer_operators::{job::CompiledJob, keyed::KeyedCut};
+use whisperer_schemas::{
+    Epoch, PartitionId,
+    checkpoint::{Delta, FileFacts},
+};
+use whisperer_sinks::{CommitFacts, SinkError};
+
+use super::{
+    RunError,
+    control::{Ack, Committed, Control, Message},
+    counts,
+    outputs::{TABLES, WorkerTables},
+    reading::{Shared, SourceCut},
+    tables::{SharedOutbox, TableCut, Way},
+};
+
+/// Committed outboxes that may wait to be published: fewer than the checkpoints that are kept at least.
+const OUTBOXES_MAX: usize = 2;
+
+/// The coordinator is a part of this worker.
+pub(super) const COORDINATOR: usize = 0;
+
+/// What a worker's checkpoints need.
+pub(super) struct Parts {
+    pub(super) job: Arc<CompiledJob>,
+    pub(super) worker: usize,
+    pub(super) generation: u64,
+    pub(super) store: Arc<dyn StateStore>,
+    /// Whether the first delta has to hold all states.
+    pub(super) full: bool,
+    pub(super) keyed: Rc<RefCell<VecDeque<KeyedCut>>>,
+    pub(super) reading: Shared,
+    pub(super) probe: Handle<u64>,
+}
+
+/// Checkpoints on one worker.
+pub(super) struct Checkpoints {
+    parts: Parts,
+    /// What the oldest cut has of its tables, once they have everything that belongs to it.
+    cut: Option<(SourceCut, Vec<TableCut>)>,
+    /// Cuts that are being written, oldest first.
+    writing: VecDeque<Pending>,
+    writer: Writer,
+    /// Outboxes that wait for their commit, oldest first.
+    outboxes: VecDeque<(u64, BTreeMap<String, Vec<u8>>)>,
+    publisher: Publisher,
+}
+
+/// A cut whose delta is being written.
+struct Pending {
+    keyed: KeyedCut,
+    source: SourceCut,
+    tables: Vec<TableCut>,
+}
+
+impl Checkpoints {
+    pub(super) fn new(parts: Parts, tables: &WorkerTables) -> Checkpoints {
+        let writer = Writer::start(parts.store.clone(), parts.generation);
+        let publisher = Publisher::start(outboxes_of(tables));
+        Checkpoints {
+            parts,
+            cut: None,
+            writing: VecDeque::new(),
+            writer,
+            outboxes: VecDeque::new(),
+            publisher,
+        }
+    }
+
+    /// Does what can be done now.
+    pub(super) fn turn(&mut self, tables: &WorkerTables, control: &mut Control) -> Result<(), RunError> {
+        self.gather(tables)?;
+        while let Some(file) = self.writer.written()? {
+            let pending = self.writing.pop_front().expect("files are written in the order of the cuts");
+            control.send(COORDINATOR, &Message::Ack(Box::new(self.ack(pending, file))));
+        }
+        while let Some(number) = self.publisher.published()? {
+            control.send(COORDINATOR, &Message::Published { worker: self.parts.worker, number });
+        }
+        Ok(())
+    }
+
+    /// Takes the cut of the tables once all rows that belong to it have come, and hands it over once its states have.
+    fn gather(&mut self, tables: &WorkerTables) -> Result<(), RunError> {
+        let mut cuts = self.parts.keyed.borrow_mut();
+        // What is committed and not out has to be found among the checkpoints that are kept: a sink that lags holds up the next cut.
+        while let Some(keyed) = cuts.front().filter(|_| self.publisher.waiting < OUTBOXES_MAX) {
+            if self.cut.is_none() {
+                if self.parts.probe.less_equal(&keyed.epoch) {
+                    return Ok(());
+                }
+                let source = self.parts.reading.take_cut(keyed.epoch).unwrap_or_default();
+                let of_tables = cut_tables(tables, keyed.epoch, &source)?;
+                self.cut = Some((source, of_tables));
+            }
+            if keyed.states.is_none() {
+                return Ok(());
+            }
+            let (Some(keyed), Some((source, tables))) = (cuts.pop_front(), self.cut.take()) else { return Ok(()) };
+            let pending = Pending { keyed, source, tables };
+            let (delta, pending) = self.parts.delta(pending);
+            self.parts.full = false;
+            self.outboxes.push_back((pending.keyed.epoch, delta.outbox.clone()));
+            self.writer.write(delta);
+            self.writing.push_back(pending);
+        }
+        Ok(())
+    }
+
+    fn ack(&self, pending: Pending, file: FileFacts) -> Ack {
+        let Pending { keyed, source, tables } = pending;
+        let mut ack = Ack {
+            epoch: keyed.epoch,
+            worker: self.parts.worker,
+            file,
+            positions: source.positions,
+            clocks: keyed.clocks.times().collect(),
+            ended: keyed.clocks.ended().collect(),
+            staged: BTreeMap::new(),
+            sinks: BTreeMap::new(),
+            digests: BTreeMap::new(),
+            counts: counts::named(&self.parts.job.triggers, &keyed.counts, &source.counts),
+            last: keyed.last,
+        };
+        for (name, table) in TABLES.into_iter().zip(tables) {
+            ack.digests.insert(name.to_owned(), table.digest);
+            for (lake, files) in table.staged {
+                ack.staged.entry(lake).or_default().extend(files);
+            }
+            let own = |(name, position)| (sink_key(name, self.parts.worker), position);
+            ack.sinks.extend(table.sinks.into_iter().map(own));
+        }
+        ack
+    }
+
+    /// A checkpoint is committed: what waited for it goes out.
+    pub(super) fn committed(&mut self, committed: Committed, tables: &WorkerTables) -> Result<(), SinkError> {
+        while let Some((_, outbox)) = self.outboxes.pop_front_if(|(epoch, _)| *epoch <= committed.epoch) {
+            self.publisher.publish(committed.number, outbox);
+        }
+        tables.each.iter().try_for_each(super::tables::TableSinks::committed)
+    }
+
+    /// Waits until everything that is committed is out.
+    pub(super) fn finish(self) -> Result<(), SinkError> {
+        self.publisher.finish()
+    }
+}
+
+impl Parts {
+    fn delta(&self, mut pending: Pending) -> (Delta, Pending) {
+        let mut outbox = BTreeMap::new();
+        for table in &mut pending.tables {
+            outbox.append(&mut table.outbox);
+        }
+        let delta = Delta {
+            epoch: Epoch(pending.keyed.epoch),
+            worker: self.worker as u32,
+            layout: pending.keyed.layout.to_bytes(),
+            full: self.full,
+            states: pending.keyed.states.take().unwrap_or_default(),
+            parts: BTreeMap::new(),
+            outbox,
+        };
+        (delta, pending)
+    }
+}
+
+/// What a sink of one worker is called in a checkpoint.
+pub(super) fn sink_key(name: String, worker: usize) -> String {
+    format!("{name}#{worker}")
+}
+
+fn cut_tables(tables: &WorkerTables, epoch: u64, source: &SourceCut) -> Result<Vec<TableCut>, SinkError> {
+    let positions = source.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset)).collect();
+    let facts = CommitFacts { epoch: Epoch(epoch), positions };
+    tables.each.iter().map(|table| table.cut(epoch, &facts)).collect()
+}
+
+fn outboxes_of(tables: &WorkerTables) -> BTreeMap<String, SharedOutbox> {
+    let mut outboxes = BTreeMap::new();
+    for table in &tables.each {
+        let each = table.each(|way| {
+            if let Way::Outbox { name, sink, .. } = way {
+                outboxes.insert(name.clone(), sink.clone());
+            }
+            Ok(())
+        });
+        each.expect("looking at an outlet does not fail");
+    }
+    outboxes
+}
+
+/// Writes delta files, one after the other.
+struct Writer {
+    deltas: Sender<Delta>,
+    files: Receiver<Result<FileFacts, StoreError>>,
+}
+
+impl Writer {
+    fn start(store: Arc<dyn StateStore>, generation: u64) -> Writer {
+        let (deltas, received) = mpsc::channel::<Delta>();
+        let (tell, files) = mpsc::channel();
+        let worker: Thread = thread::current();
+        thread::spawn(move || {
+            for delta in received {
+                let written = store.write_delta(&delta, generation);
+                if tell.send(written).is_err() {
+                    return;
+                }
+                worker.unpark();
+            }
+        });
+        Writer { deltas, files }
+    }
+
+    fn write(&self, delta: Delta) {
+        // A writer that came down has said why, or the run is over.
+        let _ = self.deltas.send(delta);
+    }
+
+    fn written(&self) -> Result<Option<FileFacts>, StoreError> {
+        self.files.try_recv().ok().transpose()
+    }
+}
+
+/// Publishes outboxes, one after the other.
+struct Publisher {
+    waiting: usize,
+    outboxes: Sender<(u64, BTreeMap<String, Vec<u8>>)>,
+    published: Receiver<Result<u64, SinkError>>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Publisher {
+    fn start(sinks: BTreeMap<String, SharedOutbox>) -> Publisher {
+        let (outboxes, received) = mpsc::channel::<(u64, BTreeMap<String, Vec<u8>>)>();
+        let (tell, published) = mpsc::channel();
+        let worker = thread::current();
+        let thread = thread::spawn(move || {
+            for (number, outbox) in received {
+                let done = publish(&sinks, number, &outbox).map(|()| number);
+                let failed = done.is_err();
+                if tell.send(done).is_err() || failed {
+                    return;
+                }
+                worker.unpark();
+            }
+        });
+        Publisher { waiting: 0, outboxes, published, thread }
+    }
+
+    fn publish(&mut self, number: u64, outbox: BTreeMap<String, Vec<u8>>) {
+        self.waiting += 1;
+        // A publisher that came down has said why.
+        let _ = self.outboxes.send((number, outbox));
+    }
+
+    fn published(&mut self) -> Result<Option<u64>, SinkError> {
+        let published = self.published.try_recv().ok().transpose()?;
+        self.waiting -= usize::from(published.is_some());
+        Ok(published)
+    }
+
+    fn finish(self) -> Result<(), SinkError> {
+        drop(self.outboxes);
+        // A thread that panicked has aborted the process.
+        let _ = self.thread.join();
+        self.published.try_iter().collect::<Result<Vec<u64>, _>>().map(drop)
+    }
+}
+
+/// Publishes what one checkpoint has for each sink.
+fn publish(
+    sinks: &BTreeMap<String, SharedOutbox>,
+    number: u64,
+    outbox: &BTreeMap<String, Vec<u8>>,
+) -> Result<(), SinkError> {
+    for (name, bytes) in outbox {
+        if let Some(sink) = sinks.get(name) {
+            let mut sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            let maker = sink.identity();
+            sink.publish(&maker, number, bytes)?;
+        }
+    }
+    Ok(())
+}

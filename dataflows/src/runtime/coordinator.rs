@@ -1,0 +1,381 @@
+//! The coordinator: turns the acknowledgements of all workers into manifests, and announces what is committed.
+//!
+//! It is a part of worker 0. Manifests are created, and staged files published, by one thread; merging into the base and clearing up
+//! is done by another, so that it holds up no checkpoint.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{self, Receiver, Sender},
+    },
+    thread,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use whisperer_connectors::{
+    StateStore, StoreError,
+    state::resolve::{History, Retention, above, mergeable, removable},
+};
+use whisperer_schemas::{
+    Digest, Epoch, Micros,
+    checkpoint::{Cut, MANIFEST_VERSION, Manifest},
+};
+use whisperer_sinks::{Lake, SinkError, StagedFile, WrittenFile};
+
+use super::{
+    RunError,
+    control::{Ack, Committed, Control, Message, Start},
+};
+
+/// What stands in every manifest of a run.
+#[derive(Clone, Debug)]
+pub(super) struct Header {
+    pub(super) job: String,
+    pub(super) job_version: u32,
+    pub(super) fingerprint: String,
+}
+
+impl Header {
+    /// A manifest with this header.
+    pub(super) fn manifest(&self, number: u64, generation: u64) -> Manifest {
+        Manifest {
+            version: MANIFEST_VERSION,
+            number,
+            generation,
+            job: self.job.clone(),
+            job_version: self.job_version,
+            fingerprint: self.fingerprint.clone(),
+            written: wall_clock(),
+            restored: None,
+            cut: None,
+        }
+    }
+}
+
+/// What a run starts from, as the process that coordinates has found it.
+#[derive(Clone, Debug)]
+pub(super) struct Origin {
+    pub(super) header: Header,
+    pub(super) history: History,
+    pub(super) start: Start,
+    /// The number of the claim.
+    pub(super) claim: u64,
+    /// The checkpoint that is restored.
+    pub(super) cut: Option<Cut>,
+}
+
+/// What a coordinator works with.
+pub(super) struct Tools {
+    pub(super) store: Arc<dyn StateStore>,
+    pub(super) lakes: BTreeMap<PathBuf, Arc<Lake>>,
+    pub(super) retention: Retention,
+    pub(super) workers: usize,
+    /// Whether there are sinks whose rows wait for commits.
+    pub(super) outboxes: bool,
+}
+
+/// The coordinator.
+pub(super) struct Coordinator {
+    origin: Origin,
+    tools: Tools,
+    /// The number of the next manifest.
+    number: u64,
+    /// The last checkpoint.
+    last: Cut,
+    /// Acknowledgements of cuts that are not committed, by epoch.
+    acks: BTreeMap<u64, Vec<Ack>>,
+    /// Cuts that are being committed, oldest first.
+    committing: VecDeque<Manifest>,
+    committer: Committer,
+    keeper: Keeper,
+    /// The last checkpoint whose outboxes a worker has published, by worker.
+    published: BTreeMap<usize, u64>,
+    /// The epoch from which on a cut is the last one.
+    stop: Option<u64>,
+    /// Whether the committed state has not been looked over since the last commit.
+    untidy: bool,
+    /// Files that were published.
+    pub(super) files: Vec<WrittenFile>,
+}
+
+impl Coordinator {
+    pub(super) fn new(origin: Origin, tools: Tools) -> Coordinator {
+        let committer = Committer::start(tools.store.clone(), tools.lakes.clone());
+        let keeper = Keeper::start(tools.store.clone(), tools.retention, origin.start.generation);
+        Coordinator {
+            number: origin.claim + 1,
+            last: origin.cut.clone().unwrap_or_default(),
+            acks: BTreeMap::new(),
+            committing: VecDeque::new(),
+            committer,
+            keeper,
+            published: BTreeMap::new(),
+            stop: None,
+            untidy: false,
+            files: Vec::new(),
+            origin,
+            tools,
+        }
+    }
+
+    /// Takes in a worker's part of a cut.
+    pub(super) fn acknowledge(&mut self, ack: Ack) -> Result<(), RunError> {
+        self.acks.entry(ack.epoch).or_default().push(ack);
+        while let Some(entry) = self.acks.first_entry().filter(|entry| entry.get().len() == self.tools.workers) {
+            let acks = entry.remove();
+            self.commit(acks)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn published(&mut self, worker: usize, number: u64) {
+        self.published.insert(worker, number);
+    }
+
+    /// Decides at which epoch the job stops; none where that is decided already.
+    pub(super) fn stop(&mut self, epoch: u64) -> Option<Message> {
+        if self.stop.is_some() {
+            return None;
+        }
+        self.stop = Some(epoch);
+        Some(Message::Stop { epoch })
+    }
+
+    /// Announces what has been committed since the last turn.
+    pub(super) fn turn(&mut self, control: &mut Control) -> Result<(), RunError> {
+        while let Some(outcome) = self.committer.outcome() {
+            let manifest = self.committing.pop_front().expect("manifests are created in their order");
+            self.files.extend(outcome?);
+            let epoch = self.last_epoch(&manifest);
+            let finished = manifest.cut.as_ref().is_some_and(|cut| cut.finished);
+            let last = finished || self.stop.is_some_and(|stop| epoch >= stop);
+            tracing::info!(number = manifest.number, epoch, last, "checkpoint committed");
+            control.broadcast(&Message::Committed(Committed { number: manifest.number, epoch, last }));
+            self.origin.history.add(manifest);
+            self.untidy = true;
+        }
+        if let Some(removed) = self.keeper.outcome()? {
+            self.origin.history.forget(&removed);
+        }
+        if self.untidy && self.keeper.idle {
+            self.untidy = false;
+            self.keeper.look(self.origin.history.clone(), self.published_by_all());
+        }
+        Ok(())
+    }
+
+    /// Waits until the store is tidy.
+    pub(super) fn finish(self) -> Result<Vec<WrittenFile>, RunError> {
+        self.committer.finish();
+        self.keeper.finish()?;
+        Ok(self.files)
+    }
+
+    fn last_epoch(&self, manifest: &Manifest) -> u64 {
+        manifest.cut.as_ref().map_or(0, |cut| cut.epoch.0)
+    }
+
+    fn published_by_all(&self) -> Option<u64> {
+        if !self.tools.outboxes {
+            return Some(u64::MAX);
+        }
+        let all = self.published.len() == self.tools.workers;
+        if all { self.published.values().min().copied() } else { None }
+    }
+
+    fn commit(&mut self, acks: Vec<Ack>) -> Result<(), RunError> {
+        let staged = staged_files(&acks)?;
+        let cut = self.cut(acks)?;
+        let mut manifest = self.origin.header.manifest(self.number, self.origin.start.generation);
+        self.last = cut.clone();
+        manifest.cut = Some(cut);
+        self.number += 1;
+        self.committing.push_back(manifest.clone());
+        self.committer.commit(manifest, staged);
+        Ok(())
+    }
+
+    fn cut(&self, acks: Vec<Ack>) -> Result<Cut, StoreError> {
+        let base = self.tools.store.base()?;
+        let mut deltas: Vec<_> = above(&self.last, base.epoch).into_iter().cloned().collect();
+        deltas.reverse();
+        let first = acks.first();
+        let mut cut = Cut {
+            epoch: Epoch(first.map_or(0, |ack| ack.epoch)),
+            workers: self.tools.workers as u32,
+            // A partition that nobody has read since keeps its position.
+            positions: self.last.positions.clone(),
+            clocks: first.map(|ack| ack.clocks.clone()).unwrap_or_default(),
+            ended: first.map(|ack| ack.ended.clone()).unwrap_or_default(),
+            base,
+            deliver_from: self.origin.start.deliver_from,
+            finished: first.is_some_and(|ack| ack.last),
+            ..Cut::default()
+        };
+        for ack in acks {
+            deltas.push(ack.file);
+            for (partition, offset) in ack.positions {
+                let position = cut.positions.entry(partition).or_default();
+                *position = offset.max(*position);
+            }
+            cut.sinks.extend(ack.sinks);
+            for (lake, files) in ack.staged {
+                cut.staged.entry(lake).or_default().extend(files);
+            }
+            for (table, digest) in ack.digests {
+                let sum: &mut Digest = cut.digests.entry(table).or_default();
+                sum.merge(digest);
+            }
+            for (name, count) in ack.counts {
+                *cut.counts.entry(name).or_default() += count;
+            }
+        }
+        cut.deltas = deltas;
+        Ok(cut)
+    }
+}
+
+/// Files that all workers have staged, by lake.
+fn staged_files(acks: &[Ack]) -> Result<BTreeMap<PathBuf, Vec<StagedFile>>, RunError> {
+    let mut staged: BTreeMap<PathBuf, Vec<StagedFile>> = BTreeMap::new();
+    for (lake, files) in acks.iter().flat_map(|ack| &ack.staged) {
+        staged.entry(lake.into()).or_default().extend(parse_staged(files)?);
+    }
+    Ok(staged)
+}
+
+/// Staged files as a manifest lists them.
+pub(super) fn parse_staged(files: &[String]) -> Result<Vec<StagedFile>, RunError> {
+    let parse = |file: &String| serde_json::from_str(file).map_err(|error| RunError::Manifest(error.to_string()));
+    files.iter().map(parse).collect()
+}
+
+type Outcome = Result<Vec<WrittenFile>, RunError>;
+type Job = (Manifest, BTreeMap<PathBuf, Vec<StagedFile>>);
+
+/// Creates manifests and publishes what was staged for them, one after the other.
+struct Committer {
+    manifests: Sender<Job>,
+    outcomes: Receiver<Outcome>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Committer {
+    fn start(store: Arc<dyn StateStore>, lakes: BTreeMap<PathBuf, Arc<Lake>>) -> Committer {
+        let (manifests, received) = mpsc::channel::<Job>();
+        let (tell, outcomes) = mpsc::channel();
+        let worker = thread::current();
+        let thread = thread::spawn(move || {
+            for (manifest, staged) in received {
+                let outcome = commit(&*store, &lakes, &manifest, &staged);
+                let failed = outcome.is_err();
+                if tell.send(outcome).is_err() || failed {
+                    return;
+                }
+                worker.unpark();
+            }
+        });
+        Committer { manifests, outcomes, thread }
+    }
+
+    fn commit(&self, manifest: Manifest, staged: BTreeMap<PathBuf, Vec<StagedFile>>) {
+        // A committer that came down has said why.
+        let _ = self.manifests.send((manifest, staged));
+    }
+
+    fn outcome(&self) -> Option<Outcome> {
+        self.outcomes.try_recv().ok()
+    }
+
+    fn finish(self) {
+        drop(self.manifests);
+        // A thread that panicked has aborted the process.
+        let _ = self.thread.join();
+    }
+}
+
+fn commit(
+    store: &dyn StateStore,
+    lakes: &BTreeMap<PathBuf, Arc<Lake>>,
+    manifest: &Manifest,
+    staged: &BTreeMap<PathBuf, Vec<StagedFile>>,
+) -> Outcome {
+    if !store.create_manifest(manifest)? {
+        return Err(RunError::Fenced { number: manifest.number, generation: manifest.generation });
+    }
+    let mut written = Vec::new();
+    for (root, lake) in lakes {
+        let files = staged.get(root).map_or(&[][..], Vec::as_slice);
+        written.extend(publish(lake, manifest.number, files)?);
+    }
+    Ok(written)
+}
+
+fn publish(lake: &Lake, _number: u64, files: &[StagedFile]) -> Result<Vec<WrittenFile>, SinkError> {
+    lake.publish(files)
+}
+
+/// Merges what no checkpoint needs alone into the base, and removes what nothing needs.
+struct Keeper {
+    histories: Sender<(History, Option<u64>)>,
+    outcomes: Receiver<Result<Vec<u64>, StoreError>>,
+    thread: thread::JoinHandle<()>,
+    idle: bool,
+}
+
+impl Keeper {
+    fn start(store: Arc<dyn StateStore>, retention: Retention, generation: u64) -> Keeper {
+        let (histories, received) = mpsc::channel::<(History, Option<u64>)>();
+        let (tell, outcomes) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            for (history, published) in received {
+                if tell.send(tidy(&*store, &history, (retention, generation), published)).is_err() {
+                    return;
+                }
+            }
+        });
+        Keeper { histories, outcomes, thread, idle: true }
+    }
+
+    fn look(&mut self, history: History, published: Option<u64>) {
+        self.idle = false;
+        // A keeper that came down has said why.
+        let _ = self.histories.send((history, published));
+    }
+
+    /// Numbers of manifests that are gone.
+    fn outcome(&mut self) -> Result<Option<Vec<u64>>, StoreError> {
+        let Ok(outcome) = self.outcomes.try_recv() else { return Ok(None) };
+        self.idle = true;
+        outcome.map(Some)
+    }
+
+    fn finish(self) -> Result<(), StoreError> {
+        drop(self.histories);
+        // A thread that panicked has aborted the process.
+        let _ = self.thread.join();
+        self.outcomes.try_iter().collect::<Result<Vec<_>, _>>().map(drop)
+    }
+}
+
+fn tidy(
+    store: &dyn StateStore,
+    history: &History,
+    (retention, generation): (Retention, u64),
+    published: Option<u64>,
+) -> Result<Vec<u64>, StoreError> {
+    if let Some(merge) = mergeable(history, &store.base()?, retention, published) {
+        store.merge(&merge.deltas, merge.epoch)?;
+    }
+    let removal = removable(history, generation, retention, &store.files()?);
+    store.remove(&removal.manifests, &removal.files)?;
+    Ok(removal.manifests)
+}
+
+/// The wall clock in microseconds.
+pub(super) fn wall_clock() -> Micros {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as Micros
+}

@@ -1,0 +1,53 @@
+//! The numbers of a run by name, as manifests keep them, and back.
+
+use std::collections::BTreeMap;
+
+use whisperer_operators::{job::Trigger, keys::Counts};
+
+use super::reading::ReadCounts;
+
+/// The numbers of one worker by name.
+pub(super) fn named(triggers: &[Trigger], counts: &Counts, read: &ReadCounts) -> BTreeMap<String, u64> {
+    let mut named = BTreeMap::new();
+    let mut add = |name: String, count: u64| drop(named.insert(name, count));
+    add("read".into(), read.read);
+    add("clamped".into(), read.clamped);
+    add("on_time".into(), counts.on_time);
+    add("late".into(), counts.late);
+    add("duplicates".into(), counts.duplicates);
+    add("timers".into(), counts.timers);
+    add("snapshots".into(), counts.snapshots);
+    add("nulls".into(), counts.nulls);
+    add("warming".into(), counts.warming);
+    read.dead.iter().for_each(|(reason, count)| add(format!("dead.{reason}"), *count));
+    for (at, trigger) in triggers.iter().enumerate() {
+        add(format!("decisions.{}", trigger.name), counts.decisions[at]);
+        add(format!("suppressed.{}", trigger.name), counts.suppressed[at]);
+    }
+    named
+}
+
+/// What a run that goes on starts with.
+pub(super) fn keyed(named: &BTreeMap<String, u64>, triggers: &[Trigger]) -> Counts {
+    let get = |name: &str| named.get(name).copied().unwrap_or_default();
+    Counts {
+        on_time: get("on_time"),
+        late: get("late"),
+        duplicates: get("duplicates"),
+        timers: get("timers"),
+        snapshots: get("snapshots"),
+        nulls: get("nulls"),
+        warming: get("warming"),
+        decisions: triggers.iter().map(|trigger| get(&format!("decisions.{}", trigger.name))).collect(),
+        suppressed: triggers.iter().map(|trigger| get(&format!("suppressed.{}", trigger.name))).collect(),
+        ..Counts::default()
+    }
+}
+
+/// What reading starts with. Reasons are those of the formats; one that this build does not know is left out.
+pub(super) fn read(named: &BTreeMap<String, u64>) -> ReadCounts {
+    let get = |name: &str| named.get(name).copied().unwrap_or_default();
+    let dead = whisperer_connectors::format::Reason::ALL.iter().map(|reason| reason.as_str());
+    let dead = dead.map(|reason| (reason, get(&format!("dead.{reason}")))).filter(|(_, count)| *count > 0);
+    ReadCounts { read: get("read"), clamped: get("clamped"), dead: dead.collect() }
+}

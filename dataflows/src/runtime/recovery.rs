@@ -1,0 +1,272 @@
+//! Recovery: what a run starts from, and how each worker comes to its share of it.
+//!
+//! ```text
+//! process 0   all manifests ─▶ choose ─▶ claim the next number ─▶ Start ──▶ every worker
+//! each worker Start ─▶ manifest ─▶ base and deltas of its key groups, positions, clocks, sinks
+//! ```
+
+use std::{collections::BTreeMap, sync::OnceLock};
+
+use whisperer_connectors::{
+    Positions, StateStore,
+    state::{
+        Loading,
+        load::read_history,
+        resolve::{choose, next_claim, parse_delta_name},
+    },
+};
+use whisperer_operators::{
+    job::CompiledJob,
+    keyed::{CutPlan, KeyedSetup},
+    keys::{Keys, Outputs as KeyedOutputs, RestoreError},
+    layout::StateLayout,
+};
+use whisperer_schemas::{
+    Micros, PartitionId,
+    checkpoint::{Cut, FileFacts},
+    ids::KEY_GROUPS,
+};
+use whisperer_sinks::{OutboxSink, SinkError};
+
+use super::{
+    Run, RunError, StateSettings,
+    checkpoints::sink_key,
+    control::Start,
+    coordinator::{Header, Origin, parse_staged},
+    counts,
+    outputs::{TABLES, WorkerTables},
+    tables::Way,
+};
+
+/// Decides what the run starts from and claims the next manifest for it. Only the process that coordinates does so.
+pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError> {
+    let store = &*state.store;
+    let mut history = read_history(store)?;
+    let chosen = choose(&history, state.restore)?.cloned();
+    let header = Header {
+        job: run.job.name.clone(),
+        job_version: run.job.version,
+        fingerprint: state.spec.fingerprint(),
+    };
+    if let Some(manifest) = &chosen {
+        if manifest.job != header.job {
+            return Err(RunError::OtherJob { found: manifest.job.clone(), job: header.job });
+        }
+        if manifest.cut.as_ref().is_some_and(|cut| cut.finished) && state.restore.is_none() {
+            return Err(RunError::Finished { number: manifest.number });
+        }
+        if manifest.fingerprint != header.fingerprint {
+            tracing::info!(number = manifest.number, "the job has changed since the checkpoint: what is new starts empty");
+        }
+    }
+    let (number, generation) = next_claim(&history);
+    let mut claim = header.manifest(number, generation);
+    claim.restored = chosen.as_ref().map(|manifest| manifest.number);
+    if !store.create_manifest(&claim)? {
+        return Err(RunError::Fenced { number, generation });
+    }
+    history.add(claim);
+    let restored = chosen.as_ref().map(|manifest| manifest.number);
+    let cut = chosen.and_then(|manifest| manifest.cut);
+    let deliver_from = cut.as_ref().map_or(run.news.deliver_from, |cut| cut.deliver_from);
+    let start = Start { generation, restored, deliver_from };
+    tracing::info!(generation, restored, "generation claimed");
+    Ok(Origin { header, history, start, claim: number, cut })
+}
+
+/// Rolls forward what the checkpoint says about files, and clears up after the generation before. Only the process that coordinates does so.
+pub(super) fn recover_lakes(run: &Run, cut: Option<&Cut>) -> Result<(), RunError> {
+    for lake in run.outputs.lakes() {
+        let listed = cut.and_then(|cut| cut.staged.get(&lake.root().display().to_string()));
+        let files = parse_staged(listed.map_or(&[][..], Vec::as_slice))?;
+        lake.recover(&files)?;
+    }
+    Ok(())
+}
+
+/// What the workers of a process prepare once, together.
+#[derive(Default)]
+pub(super) struct Once {
+    prepared: OnceLock<Result<(), String>>,
+}
+
+/// One worker's share of what the run starts from.
+pub(super) struct Restored {
+    pub(super) cut: Cut,
+    pub(super) positions: Positions,
+    /// The keyed operator's start; its cuts are planned.
+    pub(super) setup: KeyedSetup,
+    /// Whether the states have to be written again as a whole, since the job is another one now.
+    pub(super) full: bool,
+}
+
+/// Loads a worker's share.
+pub(super) fn restore(
+    run: &Run,
+    state: &StateSettings,
+    (worker, workers): (usize, usize),
+    (start, once): (Start, &Once),
+) -> Result<Restored, RunError> {
+    let store = &*state.store;
+    let cut = start.restored.map(|number| store.manifest(number)).transpose()?.and_then(|manifest| manifest.cut);
+    let prepare = || store.prepare(cut.as_ref()).map_err(|error| chain(&error));
+    once.prepared.get_or_init(prepare).clone().map_err(RunError::Prepare)?;
+    let plan = CutPlan { every: state.every, after: cut.as_ref().map_or(0, |cut| cut.epoch.0) };
+    let mut setup = KeyedSetup::new(run.job.clone(), run.source.partitions());
+    setup.plan = Some(plan);
+    setup.keys.keep_cuts();
+    run.make_cold(worker, workers, &mut setup.keys)?;
+    let Some(cut) = cut else {
+        return Ok(Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false });
+    };
+    setup.clocks.restore(cut.clocks.clone(), cut.ended.iter().copied());
+    let watermark = setup.clocks.watermark();
+    let mut loaded = Loaded { keys: &mut setup.keys, outputs: &mut setup.outputs };
+    let full = loaded.load(store, &cut, (state, watermark), &|group| group % workers as u64 == worker as u64)?;
+    if worker == 0 {
+        setup.keys.add_counts(&counts::keyed(&cut.counts, &run.job.triggers));
+    }
+    let positions = cut.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset)).collect();
+    Ok(Restored { cut, positions, setup, full })
+}
+
+struct Loaded<'a> {
+    keys: &'a mut Keys,
+    outputs: &'a mut KeyedOutputs,
+}
+
+impl Loaded<'_> {
+    /// Loads states; gives whether they are of another layout.
+    fn load(
+        &mut self,
+        store: &dyn StateStore,
+        cut: &Cut,
+        (state, watermark): (&StateSettings, Micros),
+        groups: &dyn Fn(u64) -> bool,
+    ) -> Result<bool, RunError> {
+        debug_assert!(KEY_GROUPS > 0);
+        let mut loading = Loading::open(store, cut)?;
+        if loading.layout().is_empty() {
+            return Ok(false);
+        }
+        let old = StateLayout::from_bytes(loading.layout()).map_err(RestoreError::from)?;
+        let mut restoring = self.keys.restore(old, &state.spec, watermark);
+        let mut failed = None;
+        let outputs = &mut *self.outputs;
+        loading.states(groups, &mut |key, bytes| {
+            if failed.is_none() {
+                failed = restoring.state(key, bytes, outputs).err();
+            }
+        })?;
+        failed.map_or(Ok(restoring.changes_layout()), |error| Err(error.into()))
+    }
+}
+
+/// Lets a worker's sinks go on where the checkpoint left off, and puts out what was committed and is not out.
+pub(super) fn recover_sinks(
+    run: &Run,
+    (state, start): (&StateSettings, Start),
+    (worker, tables): (usize, &WorkerTables),
+    cut: &Cut,
+) -> Result<(), RunError> {
+    if worker == 0 {
+        for (name, sinks) in TABLES.into_iter().zip(&tables.each) {
+            sinks.start_digest(cut.digests.get(name).copied().unwrap_or_default());
+        }
+    }
+    let mut outboxes = Outboxes { state, start, job: &run.job };
+    for table in &tables.each {
+        let mut failed = None;
+        table.each(|way| {
+            match way {
+                Way::Staged { .. } => {}
+                Way::Log { name, sink } => {
+                    let positions = if state.repeat_outputs { Vec::new() } else { of_sink(cut, name) };
+                    sink.recover(&positions)?;
+                }
+                Way::Outbox { name, sink, .. } => {
+                    let sink = &mut **sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                    failed = outboxes.recover(name, sink, cut)?.err();
+                }
+            }
+            Ok(())
+        })?;
+        if let Some(error) = failed {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+/// What the writers of a sink gave to the checkpoint.
+fn of_sink(cut: &Cut, name: &str) -> Vec<String> {
+    let prefix = sink_key(name.to_owned(), 0);
+    let prefix = prefix.trim_end_matches('0');
+    cut.sinks.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, position)| position.clone()).collect()
+}
+
+/// Puts out what was committed before the last generation ended and is not out.
+struct Outboxes<'a> {
+    state: &'a StateSettings,
+    start: Start,
+    job: &'a CompiledJob,
+}
+
+impl Outboxes<'_> {
+    fn recover(
+        &mut self,
+        name: &str,
+        sink: &mut dyn OutboxSink,
+        cut: &Cut,
+    ) -> Result<Result<(), RunError>, SinkError> {
+        let recorded = sink.recover(&of_sink(cut, name))?;
+        if self.state.repeat_outputs {
+            sink.forget()?;
+            return Ok(Ok(()));
+        }
+        Ok(self.publish_rest(name, sink, &recorded, cut))
+    }
+
+    /// Publishes, oldest first, what checkpoints have of the makers that were taken over and is not recorded as out.
+    fn publish_rest(
+        &self,
+        name: &str,
+        sink: &mut dyn OutboxSink,
+        recorded: &BTreeMap<String, u64>,
+        cut: &Cut,
+    ) -> Result<(), RunError> {
+        let Some(restored) = self.start.restored else { return Ok(()) };
+        let history = read_history(&*self.state.store)?;
+        let mut live = history.live();
+        live.retain(|number| *number <= restored);
+        live.reverse();
+        for (maker, out) in recorded {
+            let key = cut.sinks.iter().find(|(key, identity)| *identity == maker && key.starts_with(name));
+            let worker = key.and_then(|(key, _)| key.rsplit_once('#')?.1.parse::<u32>().ok());
+            for number in live.iter().filter(|number| *number > out) {
+                let cut = history.manifest(*number).and_then(|manifest| manifest.cut.as_ref());
+                let Some(file) = cut.and_then(|cut| delta_of(cut, worker?)) else { continue };
+                let delta = self.state.store.read_rest(file)?;
+                if let Some(outbox) = delta.outbox.get(name) {
+                    tracing::info!(job = self.job.name, sink = name, number, maker, "an outbox goes out now");
+                    sink.publish(maker, *number, outbox)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The delta that a worker wrote for a checkpoint.
+fn delta_of(cut: &Cut, worker: u32) -> Option<&FileFacts> {
+    let own = |file: &&FileFacts| {
+        parse_delta_name(&file.name).is_some_and(|(epoch, _, of)| epoch == cut.epoch && of == worker)
+    };
+    cut.deltas.iter().find(own)
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

@@ -1,0 +1,314 @@
+//! The output edge on one worker: where the rows of each table go, and what of them belongs to a cut.
+//!
+//! Rows come with the epoch that they were made in. Those that belong to the cut which is taken next are handed on at once; later ones wait
+//! until it has been taken. So what a sink has when the cut is taken is what belongs to it, and nothing else.
+
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{
+        StreamVec,
+        channels::pact::{Exchange as ExchangePact, Pipeline},
+        operators::{Probe, generic::Operator, probe::Handle},
+    },
+};
+use whisperer_operators::keyed::CutPlan;
+use whisperer_schemas::{Digest, Micros, Row, TableSchema, Value, row_hash};
+use whisperer_sinks::{CommitFacts, Lake, LogSink, OutboxSink, SinkError, StagedFile, TableSink};
+
+/// Where rows of one table go, on one worker.
+pub(super) struct Outlet {
+    pub(super) to: Way,
+    /// Whether it takes the rows of all workers, in the order of event time inside an epoch.
+    pub(super) whole: bool,
+    /// Whether it takes decisions that are not news.
+    pub(super) historical: bool,
+}
+
+/// How rows leave.
+pub(super) enum Way {
+    /// Staged at a cut, published once it is committed.
+    Staged {
+        /// The sink.
+        sink: Box<dyn TableSink>,
+        /// The lake that it writes into, if it is one.
+        lake: Option<Arc<Lake>>,
+    },
+    /// Out at once.
+    Log {
+        /// What the sink is called in checkpoints.
+        name: String,
+        /// The sink.
+        sink: Box<dyn LogSink>,
+    },
+    /// Out when the cut is committed.
+    Outbox {
+        /// What the sink is called in checkpoints.
+        name: String,
+        /// The sink; shared with the thread that publishes.
+        sink: SharedOutbox,
+        /// Rows since the last cut.
+        rows: Vec<Row>,
+    },
+}
+
+/// A sink that one thread encodes for and another publishes through.
+pub(super) type SharedOutbox = Arc<Mutex<Box<dyn OutboxSink>>>;
+
+/// What a worker has staged of one sink.
+pub(super) struct Staged {
+    pub(super) sink: Box<dyn TableSink>,
+    pub(super) lake: Option<Arc<Lake>>,
+    pub(super) files: Vec<StagedFile>,
+}
+
+/// The outlets of one table on one worker, shared with the operators that write to them.
+#[derive(Clone)]
+pub(super) struct TableSinks(Rc<RefCell<Sinks>>);
+
+struct Sinks {
+    table: Arc<TableSchema>,
+    /// Where a decision says that it is not news; none in other tables.
+    historical: Option<usize>,
+    outlets: Vec<Outlet>,
+    plan: Option<CutPlan>,
+    /// The cut that rows belong to now.
+    open_until: u64,
+    /// Rows of later epochs, by epoch and by whether they are of all workers.
+    waiting: BTreeMap<(u64, bool), Vec<Row>>,
+    digest: Digest,
+    failed: Option<SinkError>,
+}
+
+/// What a cut has of a table.
+#[derive(Default)]
+pub(super) struct TableCut {
+    pub(super) digest: Digest,
+    /// Staged files as JSON, by lake.
+    pub(super) staged: BTreeMap<String, Vec<String>>,
+    /// What sinks need to go on, by name.
+    pub(super) sinks: BTreeMap<String, String>,
+    /// Encoded rows that wait for the commit, by name.
+    pub(super) outbox: BTreeMap<String, Vec<u8>>,
+}
+
+impl TableSinks {
+    pub(super) fn new(table: Arc<TableSchema>, plan: Option<CutPlan>) -> TableSinks {
+        let historical = table.columns.iter().position(|column| column.name == "_historical");
+        TableSinks(Rc::new(RefCell::new(Sinks {
+            table,
+            historical,
+            outlets: Vec::new(),
+            plan,
+            open_until: plan.map_or(u64::MAX, |plan| plan.next_after(plan.after)),
+            waiting: BTreeMap::new(),
+            digest: Digest::default(),
+            failed: None,
+        })))
+    }
+
+    pub(super) fn add(&self, outlet: Outlet) {
+        self.0.borrow_mut().outlets.push(outlet);
+    }
+
+    /// The digest of all rows so far; that of a run that goes on starts from an earlier one.
+    pub(super) fn digest(&self) -> Digest {
+        self.0.borrow().digest
+    }
+
+    pub(super) fn start_digest(&self, digest: Digest) {
+        self.0.borrow_mut().digest = digest;
+    }
+
+    /// Why rows cannot be written, if so.
+    pub(super) fn take_failure(&self) -> Option<SinkError> {
+        self.0.borrow_mut().failed.take()
+    }
+
+    /// Does something with each outlet; the first error ends it.
+    pub(super) fn each(&self, mut each: impl FnMut(&mut Way) -> Result<(), SinkError>) -> Result<(), SinkError> {
+        self.0.borrow_mut().outlets.iter_mut().try_for_each(|outlet| each(&mut outlet.to))
+    }
+
+    /// Takes the cut at an epoch, all rows up to which are here; then hands on the rows that waited for it.
+    pub(super) fn cut(&self, epoch: u64, facts: &CommitFacts) -> Result<TableCut, SinkError> {
+        let sinks = &mut *self.0.borrow_mut();
+        let mut cut = TableCut { digest: sinks.digest, ..TableCut::default() };
+        for outlet in &mut sinks.outlets {
+            outlet.to.cut(facts, &mut cut)?;
+        }
+        sinks.open_until = sinks.plan.map_or(u64::MAX, |plan| plan.next_after(epoch));
+        while let Some(entry) = sinks.waiting.first_entry().filter(|entry| entry.key().0 <= sinks.open_until) {
+            let (_, whole) = *entry.key();
+            let rows = entry.remove();
+            sinks.write(rows, whole);
+        }
+        sinks.failed.take().map_or(Ok(cut), Err)
+    }
+
+    /// Publishes what was staged outside of lakes: the cut is committed.
+    pub(super) fn committed(&self) -> Result<(), SinkError> {
+        self.each(|way| match way {
+            Way::Staged { sink, lake: None } => sink.publish(&[]).map(drop),
+            _ => Ok(()),
+        })
+    }
+
+    /// Stages everything, for the one commit of a run without checkpoints.
+    pub(super) fn stage(&self, facts: &CommitFacts) -> Result<Vec<Staged>, SinkError> {
+        let sinks = &mut *self.0.borrow_mut();
+        if let Some(error) = sinks.failed.take() {
+            return Err(error);
+        }
+        let mut staged = Vec::new();
+        for outlet in sinks.outlets.drain(..) {
+            match outlet.to {
+                Way::Staged { mut sink, lake } => {
+                    let files = sink.stage(facts)?;
+                    staged.push(Staged { sink, lake, files });
+                }
+                Way::Log { mut sink, .. } => drop(sink.flush()?),
+                Way::Outbox { sink, rows, .. } => {
+                    let sink = &mut *sink.lock().unwrap_or_else(PoisonError::into_inner);
+                    let (mut outbox, maker) = (Vec::new(), sink.identity());
+                    sink.encode(&rows, &mut outbox)?;
+                    sink.publish(&maker, 1, &outbox)?;
+                }
+            }
+        }
+        Ok(staged)
+    }
+
+    fn accept(&self, epoch: u64, rows: &mut Vec<Row>, whole: bool) {
+        let sinks = &mut *self.0.borrow_mut();
+        if rows.is_empty() {
+            return;
+        }
+        if epoch > sinks.open_until {
+            sinks.waiting.entry((epoch, whole)).or_default().append(rows);
+        } else {
+            sinks.write(std::mem::take(rows), whole);
+        }
+    }
+}
+
+impl Way {
+    fn cut(&mut self, facts: &CommitFacts, cut: &mut TableCut) -> Result<(), SinkError> {
+        match self {
+            Way::Staged { sink, lake } => {
+                let files = sink.stage(facts)?;
+                if let Some(lake) = lake {
+                    let json = |file: &StagedFile| serde_json::to_string(file).expect("a file is plain data");
+                    let staged = cut.staged.entry(lake.root().display().to_string()).or_default();
+                    staged.extend(files.iter().map(json));
+                }
+            }
+            Way::Log { name, sink } => drop(cut.sinks.insert(name.clone(), sink.flush()?)),
+            Way::Outbox { name, sink, rows } => {
+                let sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut outbox = Vec::new();
+                sink.encode(rows, &mut outbox)?;
+                rows.clear();
+                cut.sinks.insert(name.clone(), sink.identity());
+                cut.outbox.insert(name.clone(), outbox);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, rows: Vec<Row>) -> Result<(), SinkError> {
+        match self {
+            Way::Staged { sink, .. } => sink.write(rows),
+            Way::Log { sink, .. } => sink.write(rows),
+            Way::Outbox { rows: all, .. } => {
+                all.extend(rows);
+                Ok(())
+            }
+        }
+    }
+}
+
+impl Sinks {
+    fn write(&mut self, rows: Vec<Row>, whole: bool) {
+        if !whole {
+            for row in &rows {
+                self.digest.update(row_hash(&self.table, &row.values), 1);
+            }
+        }
+        if self.failed.is_some() {
+            return;
+        }
+        let mut rows = Some(rows);
+        let historical = self.historical;
+        let mut outlets = self.outlets.iter_mut().filter(|outlet| outlet.whole == whole).peekable();
+        while let Some(outlet) = outlets.next() {
+            // The last outlet takes the rows themselves.
+            let own = if outlets.peek().is_some() { rows.clone() } else { rows.take() };
+            let mut own = own.unwrap_or_default();
+            if let Some(at) = historical.filter(|_| !outlet.historical) {
+                own.retain(|row| row.values[at] != Value::Bool(true));
+            }
+            if let Err(error) = outlet.to.write(own) {
+                self.failed = Some(error);
+                return;
+            }
+        }
+    }
+}
+
+/// Writes streams of rows to sinks.
+pub(super) trait WriteTo {
+    /// Hands every row to `sinks`; `probe` follows what they have taken. With `gathered`, some of them take the rows of all workers.
+    fn write_to(self, sinks: &TableSinks, gathered: bool, probe: &Handle<u64>);
+}
+
+impl WriteTo for StreamVec<'_, u64, Row> {
+    fn write_to(self, sinks: &TableSinks, gathered: bool, probe: &Handle<u64>) {
+        if gathered {
+            gather(self.clone(), sinks.clone(), probe);
+        }
+        let sinks = sinks.clone();
+        self.unary::<CapacityContainerBuilder<Vec<Row>>, _, _, _>(Pipeline, "Write", move |_, _| {
+            move |input, _output| {
+                input.for_each(|capability, rows| sinks.accept(*capability.time(), rows, false));
+            }
+        })
+        .probe_with(probe);
+    }
+}
+
+/// Brings the rows of all workers together and writes those of an epoch, once it is whole, in the order of their event times.
+fn gather(rows: StreamVec<'_, u64, Row>, sinks: TableSinks, probe: &Handle<u64>) {
+    let mut stash: BTreeMap<u64, Vec<Row>> = BTreeMap::new();
+    let to_first = ExchangePact::new(|_: &Row| 0);
+    rows.unary_frontier::<CapacityContainerBuilder<Vec<Row>>, _, _, _>(to_first, "Gather", move |capability, _| {
+        // Held so that the probe waits for the rows to be written; let go of epoch by epoch.
+        let mut held = Some(capability);
+        move |(input, frontier), _output| {
+            input.for_each(|capability, rows| stash.entry(*capability.time()).or_default().append(rows));
+            let next = frontier.frontier().first().copied();
+            while let Some(entry) = stash.first_entry().filter(|entry| next.is_none_or(|next| *entry.key() < next)) {
+                let (epoch, mut rows) = entry.remove_entry();
+                // Columns 6 and 0 of the decisions table: firing time and decision id.
+                rows.sort_by(|a, b| order(a).cmp(&order(b)));
+                sinks.accept(epoch, &mut rows, true);
+            }
+            match (next, &mut held) {
+                (Some(next), Some(held)) if *held.time() < next => held.downgrade(&next),
+                (None, held) => *held = None,
+                _ => {}
+            }
+        }
+    })
+    .probe_with(probe);
+}
+
+fn order(row: &Row) -> (Option<Micros>, Option<&str>) {
+    (row.values[6].as_time(), row.values[0].as_text())
+}

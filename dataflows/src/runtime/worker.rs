@@ -1,0 +1,363 @@
+//! One worker: builds the dataflow, drives it, and takes part in checkpoints.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    sync::atomic::Ordering,
+    time::Duration,
+};
+
+use timely::{
+    dataflow::{
+        StreamVec,
+        operators::{Inspect, Probe, probe::Handle},
+    },
+    worker::Worker,
+};
+use whisperer_connectors::{Positions, format::Parser};
+use whisperer_operators::{
+    keyed::{ApplyKeyed, KeyedCut, KeyedReport, KeyedSetup},
+    views::{StageCounts, StageUpdate},
+};
+use whisperer_schemas::{PartitionId, checkpoint::Cut};
+
+use super::{
+    Run, RunError, Shared, StateSettings, WorkerOutcome,
+    checkpoints::{COORDINATOR, Checkpoints, Parts},
+    control::{Committed, Control, Message, Start},
+    coordinator::{Coordinator, Tools},
+    counts,
+    outputs::WorkerTables,
+    reading::{Pace, ReadCounts, Reading, Shared as SharedReading, read_source},
+    recovery::{self, Restored},
+    tables::WriteTo,
+};
+
+/// Longest sleep of a worker that has nothing to do; what wakes it is an activation.
+const PARKED_MAX: Duration = Duration::from_millis(10);
+
+/// What a worker has prepared before it builds the dataflow.
+struct Prepared {
+    reading: Reading,
+    tables: WorkerTables,
+    setup: KeyedSetup,
+    /// What was read before the checkpoint, on the worker that counts it.
+    read_before: ReadCounts,
+    full: bool,
+}
+
+/// Runs a worker to its end.
+pub(super) fn run_worker(worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError> {
+    pin(&shared.run, worker.index());
+    let outcome = drive(worker, shared);
+    if outcome.is_err() {
+        // The others would wait for this one for ever.
+        shared.ready.fail();
+        for dataflow in worker.installed_dataflows() {
+            worker.drop_dataflow(dataflow);
+        }
+        if shared.run.cluster.is_some() {
+            leave_cluster(&outcome);
+        }
+    }
+    outcome
+}
+
+/// Ends the process: its peers see it go, and end too. There is nothing to be saved that a restart does not find.
+fn leave_cluster(outcome: &Result<WorkerOutcome, RunError>) {
+    if let Err(error) = outcome
+        && !matches!(error, RunError::OtherWorker)
+    {
+        tracing::error!(error = crate::runtime::recovery::chain(error), "this process leaves the cluster");
+        std::process::exit(1);
+    }
+}
+
+fn drive(worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError> {
+    let run = &shared.run;
+    let mut control = Control::new(worker);
+    let start = match &run.state {
+        Some(_) => Some(await_start(worker, shared, &mut control)?),
+        None => None,
+    };
+    let prepared = prepare(shared, start, worker);
+    let prepared = shared.ready.wait(prepared)?;
+    let running = Running::build(worker, shared, prepared, start, control);
+    running.drive(worker, shared)
+}
+
+/// Waits until the coordinator has said what the run starts from.
+fn await_start(worker: &mut Worker, shared: &Shared, control: &mut Control) -> Result<Start, RunError> {
+    if worker.index() == COORDINATOR
+        && let Some(origin) = &shared.origin
+    {
+        control.broadcast(&Message::Start(origin.start));
+    }
+    loop {
+        match control.take() {
+            Some(Message::Start(start)) => return Ok(start),
+            Some(_) => {}
+            None if shared.ready.failed() => return Err(RunError::OtherWorker),
+            None => drop(worker.step_or_park(Some(PARKED_MAX))),
+        }
+    }
+}
+
+fn prepare(shared: &Shared, start: Option<Start>, worker: &Worker) -> Result<Prepared, RunError> {
+    let run = &shared.run;
+    let (index, peers) = (worker.index(), worker.peers());
+    let restored = match (&run.state, start) {
+        (Some(state), Some(start)) => recovery::restore(run, state, (index, peers), (start, &shared.once))?,
+        _ => {
+            let mut setup = KeyedSetup::new(run.job.clone(), run.source.partitions());
+            run.make_cold(index, &mut setup.keys)?;
+            Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false }
+        }
+    };
+    let Restored { cut, positions, setup, full } = restored;
+    let reader = run.source.open(index, peers, &positions)?;
+    let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
+    let tables = run.outputs.worker_tables(run.tables(), (index, peers), setup.plan)?;
+    if let (Some(state), Some(start)) = (&run.state, start) {
+        recovery::recover_sinks(run, (state, start), (index, &tables), &cut)?;
+    }
+    let pace = Pace {
+        live: run.source.live().then_some(run.epoch_interval),
+        first: setup.plan.map_or(0, |plan| if plan.after == 0 { 0 } else { plan.after + 1 }),
+        plan: setup.plan,
+    };
+    let read_before = if index == 0 { counts::read(&cut.counts) } else { ReadCounts::default() };
+    // A partition's position is that of its reader; who reads it now may be another worker.
+    let reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before.clone()));
+    Ok(Prepared { reading, tables, setup, read_before, full })
+}
+
+/// A worker at work.
+struct Running {
+    control: Control,
+    tables: WorkerTables,
+    probe: Handle<u64>,
+    reading: SharedReading,
+    keyed: Rc<RefCell<KeyedReport>>,
+    stages: Rc<RefCell<Vec<i64>>>,
+    stopping: Rc<Cell<bool>>,
+    read_before: ReadCounts,
+    checkpoints: Option<Checkpoints>,
+    coordinator: Option<Coordinator>,
+    /// The last checkpoint was committed, and the run ends with it.
+    last: bool,
+    stop_requested: bool,
+    finished: bool,
+}
+
+impl Running {
+    fn build(
+        worker: &mut Worker,
+        shared: &Shared,
+        prepared: Prepared,
+        start: Option<Start>,
+        control: Control,
+    ) -> Running {
+        let run = &shared.run;
+        let Prepared { reading, tables, setup, read_before, full } = prepared;
+        let probe = Handle::new();
+        let shared_reading = reading.shared();
+        let keyed = setup.report.clone();
+        let cuts = setup.cuts.clone();
+        let stopping = setup.stopping.clone();
+        let stages = Rc::new(RefCell::new(vec![0; run.job.stage_names.len()]));
+        worker.dataflow::<u64, _, _>(|scope| {
+            let streams = read_source(scope, reading, probe.clone());
+            let keyed = streams.records.apply_keyed(streams.facts, setup);
+            follow_stages(keyed.stages, stages.clone(), &probe);
+            let [decisions, profiles, dead_letters] = &tables.each;
+            keyed.decisions.write_to(decisions, tables.gathered, &probe);
+            keyed.profiles.write_to(profiles, false, &probe);
+            streams.dead_letters.write_to(dead_letters, false, &probe);
+        });
+        let index = worker.index();
+        let checkpoints = run.state.as_ref().zip(start).map(|(state, start)| {
+            let parts = Parts {
+                job: run.job.clone(),
+                worker: index,
+                generation: start.generation,
+                store: state.store.clone(),
+                full,
+                keyed: cuts,
+                reading: shared_reading.clone(),
+                probe: probe.clone(),
+            };
+            Checkpoints::new(parts, &tables)
+        });
+        let coordinator = run.state.as_ref().and_then(|state| coordinator(worker, shared, state));
+        Running {
+            control,
+            tables,
+            probe,
+            reading: shared_reading,
+            keyed,
+            stages,
+            stopping,
+            read_before,
+            checkpoints,
+            coordinator,
+            last: false,
+            stop_requested: false,
+            finished: false,
+        }
+    }
+
+    fn drive(mut self, worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError> {
+        while !self.is_done() {
+            worker.step_or_park(Some(PARKED_MAX));
+            self.turn(shared)?;
+        }
+        self.finish(shared)
+    }
+
+    /// With checkpoints the last commit is the end; without, the dataflow's end is.
+    fn is_done(&self) -> bool {
+        self.probe.done() && (self.last || self.checkpoints.is_none())
+    }
+
+    fn turn(&mut self, shared: &Shared) -> Result<(), RunError> {
+        self.check(shared)?;
+        self.heed_stop(shared);
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.turn(&self.tables, &mut self.control)?;
+        }
+        while let Some(message) = self.control.take() {
+            self.receive(message)?;
+        }
+        if let Some(coordinator) = &mut self.coordinator {
+            coordinator.turn(&mut self.control)?;
+        }
+        Ok(())
+    }
+
+    /// Looks whether something has failed.
+    fn check(&mut self, shared: &Shared) -> Result<(), RunError> {
+        if let Some(error) = self.reading.take_failure() {
+            return Err(error.into());
+        }
+        if let Some(error) = self.keyed.borrow_mut().failed.take() {
+            return Err(error.into());
+        }
+        for table in &self.tables.each {
+            if let Some(error) = table.take_failure() {
+                return Err(error.into());
+            }
+        }
+        if shared.ready.failed() { Err(RunError::OtherWorker) } else { Ok(()) }
+    }
+
+    /// Passes on a wish from outside to stop.
+    fn heed_stop(&mut self, shared: &Shared) {
+        if self.stop_requested || !shared.run.stop.load(Ordering::Relaxed) {
+            return;
+        }
+        self.stop_requested = true;
+        if self.checkpoints.is_some() {
+            self.control.send(COORDINATOR, &Message::StopRequest);
+        } else {
+            self.end_stream();
+        }
+    }
+
+    /// Ends the input without ending the job.
+    fn end_stream(&self) {
+        self.stopping.set(true);
+        self.reading.end();
+    }
+
+    fn receive(&mut self, message: Message) -> Result<(), RunError> {
+        match message {
+            Message::Start(_) => {}
+            Message::Ack(ack) => {
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.acknowledge(*ack)?;
+                }
+            }
+            Message::Committed(committed) => self.commit(committed)?,
+            Message::Published { worker, number } => {
+                if let Some(coordinator) = &mut self.coordinator {
+                    coordinator.published(worker, number);
+                }
+            }
+            Message::StopRequest => {
+                let epoch = self.reading.epoch();
+                let stop = self.coordinator.as_mut().and_then(|coordinator| coordinator.stop(epoch));
+                if let Some(stop) = stop {
+                    self.control.broadcast(&stop);
+                }
+            }
+            Message::Stop { epoch } => self.reading.stop_at(epoch),
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, committed: Committed) -> Result<(), RunError> {
+        if let Some(checkpoints) = &mut self.checkpoints {
+            checkpoints.committed(committed, &self.tables)?;
+        }
+        if committed.last {
+            self.last = true;
+            self.finished = !self.stopping.get() && self.probe.done();
+            self.end_stream();
+        }
+        Ok(())
+    }
+
+    fn finish(self, shared: &Shared) -> Result<WorkerOutcome, RunError> {
+        let Running { tables, checkpoints, coordinator, keyed, stages, .. } = self;
+        let mut staged = Vec::new();
+        let mut files = Vec::new();
+        match checkpoints {
+            Some(checkpoints) => checkpoints.finish()?,
+            None => {
+                for table in &tables.each {
+                    staged.extend(table.stage(&shared.run.progress.facts())?);
+                }
+            }
+        }
+        if let Some(coordinator) = coordinator {
+            files = coordinator.finish()?;
+        }
+        let stages = stages.borrow().clone();
+        let digests = [0, 1, 2].map(|at: usize| tables.each[at].digest());
+        let keyed = std::mem::take(&mut *keyed.borrow_mut());
+        let read = self.reading.counts();
+        Ok(WorkerOutcome { keyed, stages, read, digests, staged, files, finished: self.finished })
+    }
+}
+
+fn coordinator(worker: &Worker, shared: &Shared, state: &StateSettings) -> Option<Coordinator> {
+    let origin = shared.origin.clone().filter(|_| worker.index() == COORDINATOR)?;
+    let lakes = shared.run.outputs.lakes().map(|lake| (lake.root().to_owned(), lake.clone()));
+    let tools = Tools {
+        store: state.store.clone(),
+        lakes: lakes.collect::<BTreeMap<_, _>>(),
+        retention: state.retention,
+        workers: worker.peers(),
+        outboxes: shared.run.outputs.has_outboxes(),
+    };
+    Some(Coordinator::new(origin, tools))
+}
+
+/// Keeps the counts of keys by stage as the view of them changes.
+fn follow_stages(updates: StreamVec<'_, u64, StageUpdate>, counts: Rc<RefCell<Vec<i64>>>, probe: &Handle<u64>) {
+    let follow = move |((stage, keys), _, diff): &((u16, isize), u64, isize)| {
+        counts.borrow_mut()[usize::from(*stage)] += (keys * diff) as i64;
+    };
+    updates.stage_counts().inner.inspect(follow).probe_with(probe);
+}
+
+/// Keeps the worker on a core of its own. Kernels of small machines like to pack threads that are not pinned onto one core.
+fn pin(run: &Run, worker: usize) {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    let own = worker % run.workers;
+    if run.pin && run.workers <= cores.len() {
+        core_affinity::set_for_current(cores[own]);
+    }
+}
