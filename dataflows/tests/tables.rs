@@ -50,13 +50,8 @@ fn outputs(file: &JobFile, job: &CompiledJob, run: &str, existing: Existing) -> 
         SinkSettings::Parquet { path, .. } => Some(path.clone()),
         _ => None,
     });
-    let lake = Lake::open(LakeOptions {
-        root: root.expect("the job writes into a lake"),
-        job: job.name.clone(),
-        job_version: job.version,
-        run: RunId::new(run).expect("the name is plain"),
-        existing,
-    })?;
+    let (root, run) = (root.expect("the job writes into a lake"), RunId::new(run).expect("the name is plain"));
+    let lake = Lake::open(LakeOptions { existing, ..LakeOptions::new(&root, &job.name, job.version, run) })?;
     Ok(Outputs::new(file.sinks.clone(), vec![lake], existing))
 }
 

@@ -88,7 +88,7 @@ fn contribution(number: u64) -> Vec<Value> {
 #[must_use]
 pub fn sample_facts(epoch: u64) -> CommitFacts {
     let positions = [(PartitionId(0), epoch * 100), (PartitionId(1), 7)];
-    CommitFacts { epoch: Epoch(epoch), positions: positions.into() }
+    CommitFacts { epoch: Epoch(epoch), positions: positions.into(), checkpoint: 0 }
 }
 
 fn rows(numbers: std::ops::Range<u64>) -> Vec<Row> {

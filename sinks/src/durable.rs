@@ -14,7 +14,11 @@ use std::{
 
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::error::{SinkError, io};
+use crate::{
+    error::{SinkError, io},
+    failpoint,
+    fault::{self, Change},
+};
 
 /// Ending of a staged file: no reader's `*.parquet` or `*.json` matches it.
 pub const STAGED_SUFFIX: &str = ".staged";
@@ -24,13 +28,46 @@ pub const STAGED_SUFFIX: &str = ".staged";
 /// # Errors
 /// What the file system answers.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), SinkError> {
-    create_folder(folder_of(path))?;
     let staged = staged_name(path);
-    let mut file = File::create(&staged).map_err(io("create", &staged))?;
-    file.write_all(bytes).map_err(io("write", &staged))?;
-    file.sync_all().map_err(io("sync", &staged))?;
+    write_beside(&staged, bytes)?;
     rename(&staged, path)?;
     sync_folder(folder_of(path))
+}
+
+/// Writes `bytes` to `path` unless there is such a file; says whether there was none. Of two that do this at once, one succeeds. `writer`
+/// tells them apart: no two that may be at work at the same time have the same.
+///
+/// # Errors
+/// What the file system answers.
+pub fn write_new(path: &Path, bytes: &[u8], writer: &str) -> Result<bool, SinkError> {
+    let mut staged = staged_name(path).into_os_string();
+    staged.push(format!(".{writer}"));
+    let staged = PathBuf::from(staged);
+    write_beside(&staged, bytes)?;
+    failpoint::pass("sink.link").map_err(io("link", path))?;
+    match fs::hard_link(&staged, path) {
+        Ok(()) => fault::note(|| Change::Linked(path.into())),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return remove(&staged).map(|()| false),
+        Err(error) => return Err(io("link", path)(error)),
+    }
+    sync_folder(folder_of(path))?;
+    remove(&staged)?;
+    Ok(true)
+}
+
+fn write_beside(staged: &Path, bytes: &[u8]) -> Result<(), SinkError> {
+    create_folder(folder_of(staged))?;
+    failpoint::pass("sink.write").map_err(io("write", staged))?;
+    let mut file = File::create(staged).map_err(io("create", staged))?;
+    fault::note(|| Change::Created(staged.into()));
+    file.write_all(bytes).map_err(io("write", staged))?;
+    sync_file(&file, staged)
+}
+
+fn sync_file(file: &File, path: &Path) -> Result<(), SinkError> {
+    failpoint::pass("sink.sync").and_then(|()| file.sync_all()).map_err(io("sync", path))?;
+    fault::note(|| Change::Synced(path.into()));
+    Ok(())
 }
 
 /// Creates a folder and those above it, each synced into the one that holds it.
@@ -59,7 +96,10 @@ pub fn create_folder(folder: &Path) -> Result<(), SinkError> {
 /// # Errors
 /// What the file system answers.
 pub fn sync_folder(folder: &Path) -> Result<(), SinkError> {
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("sync", folder))
+    let sync = |()| File::open(folder).and_then(|folder| folder.sync_all());
+    failpoint::pass("sink.sync_folder").and_then(sync).map_err(io("sync", folder))?;
+    fault::note(|| Change::FolderSynced(folder.into()));
+    Ok(())
 }
 
 /// Renames a file within a file system.
@@ -67,7 +107,33 @@ pub fn sync_folder(folder: &Path) -> Result<(), SinkError> {
 /// # Errors
 /// What the file system answers.
 pub fn rename(from: &Path, to: &Path) -> Result<(), SinkError> {
-    fs::rename(from, to).map_err(io("rename into place", to))
+    failpoint::pass("sink.rename").map_err(io("rename into place", to))?;
+    let aside = fault::aside().filter(|aside| fs::hard_link(to, aside).is_ok());
+    fs::rename(from, to).map_err(io("rename into place", to))?;
+    fault::note(|| Change::Renamed { from: from.into(), to: to.into(), aside });
+    Ok(())
+}
+
+/// Removes a file; one that is gone already is no error.
+///
+/// # Errors
+/// What the file system answers.
+pub fn remove(path: &Path) -> Result<(), SinkError> {
+    failpoint::pass("sink.remove").map_err(io("remove", path))?;
+    let aside = fault::aside().filter(|aside| fs::hard_link(path, aside).is_ok());
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(io("remove", path)(error)),
+        _ => aside.into_iter().for_each(|aside| fault::note(|| Change::Removed { path: path.into(), aside })),
+    }
+    Ok(())
+}
+
+/// Removes a folder with all that is in it.
+///
+/// # Errors
+/// What the file system answers.
+pub fn remove_folder(folder: &Path) -> Result<(), SinkError> {
+    failpoint::pass("sink.remove").and_then(|()| fs::remove_dir_all(folder)).map_err(io("remove", folder))
 }
 
 /// The folder that holds `path`; `.` for a bare name.
@@ -105,7 +171,9 @@ impl HashedFile {
     /// What the file system answers.
     pub fn create(path: PathBuf) -> Result<HashedFile, SinkError> {
         create_folder(folder_of(&path))?;
+        failpoint::pass("sink.write").map_err(io("create", &path))?;
         let file = OpenOptions::new().append(true).create_new(true).open(&path).map_err(io("create", &path))?;
+        fault::note(|| Change::Created(path.clone()));
         Ok(HashedFile::over(path, file))
     }
 
@@ -134,7 +202,7 @@ impl HashedFile {
     /// What the file system answers.
     pub fn park(&mut self) -> Result<(), SinkError> {
         let Some(handle) = self.handle.take() else { return Ok(()) };
-        handle.sync_data().map_err(io("sync", &self.path))
+        failpoint::pass("sink.sync").and_then(|()| handle.sync_data()).map_err(io("sync", &self.path))
     }
 
     /// Syncs the file; gives its length and the xxh3-64 of its bytes in hex.
@@ -143,7 +211,7 @@ impl HashedFile {
     /// What the file system answers.
     pub fn sync(&mut self) -> Result<(u64, String), SinkError> {
         let path = self.path.clone();
-        self.handle().and_then(|handle| handle.sync_all()).map_err(io("sync", &path))?;
+        sync_file(self.handle().map_err(io("open", &path))?, &path)?;
         Ok((self.bytes, format!("{:016x}", self.hasher.digest())))
     }
 
@@ -163,6 +231,11 @@ impl fmt::Debug for HashedFile {
 
 impl Write for HashedFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if let Err(full) = failpoint::pass("sink.write") {
+            // A disk that fills up takes a part of it.
+            let torn = self.handle()?.write(&bytes[..bytes.len() / 2]);
+            return torn.and(Err(full));
+        }
         let written = self.handle()?.write(bytes)?;
         self.hasher.update(&bytes[..written]);
         self.bytes += written as u64;
@@ -255,6 +328,37 @@ mod tests {
         fs::write(folder.path().join("file"), "").expect("write");
         let error = write_whole(&folder.path().join("file/below/it"), b"x").expect_err("no folder");
         assert_eq!(error.fault(), Fault::User, "{error}");
+    }
+
+    /// Goal: of two writers of a new file the first succeeds, the second is told, and neither leaves anything else.
+    #[test]
+    fn new_file_is_written_once() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let path = folder.path().join("0.json");
+        assert!(write_new(&path, b"first", "a").expect("write"));
+        assert!(!write_new(&path, b"second", "b").expect("write"));
+        assert_eq!(fs::read(&path).expect("read"), b"first");
+        assert_eq!(fs::read_dir(folder.path()).expect("list").count(), 1);
+    }
+
+    /// Goal: a power cut takes back what was not synced and nothing else: the test of the simulated disk itself.
+    #[test]
+    fn power_cut_takes_back() {
+        let (folder, aside) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("another"));
+        let path = |name: &str| folder.path().join(name);
+        write_whole(&path("kept"), b"old").expect("write");
+        let disk = fault::FaultyDisk::after(u64::MAX, aside.path());
+        write_whole(&path("synced"), b"x").expect("write");
+        write_beside(&path("staged"), b"new").expect("write");
+        rename(&path("staged"), &path("kept")).expect("rename");
+        remove(&path("synced")).expect("remove");
+        HashedFile::create(path("torn"))
+            .and_then(|mut file| file.write_all(b"x").map_err(io("write", &path("torn"))))
+            .expect("write");
+        disk.cut_power(|| true);
+        assert_eq!(fs::read(path("kept")).expect("read"), b"old");
+        assert_eq!(fs::read(path("synced")).expect("read"), b"x");
+        assert!(!path("torn").exists() && !path("staged").exists());
     }
 
     /// Goal: writing a whole file replaces the old one and leaves nothing else behind.

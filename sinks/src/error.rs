@@ -119,6 +119,74 @@ pub enum SinkError {
         /// The run that writes, as far as it is known.
         run: String,
     },
+    /// A later generation of the run is at work.
+    #[error(
+        "\"{}\" is being written by generation {newer} of run \"{run}\"; this is generation {generation}, which has to end",
+        path.display()
+    )]
+    Fenced {
+        /// The lake.
+        path: PathBuf,
+        /// The run.
+        run: String,
+        /// The generation that is refused.
+        generation: u64,
+        /// The generation that is at work.
+        newer: u64,
+    },
+    /// Going on from a checkpoint would make rows once more that readers see already.
+    #[error(
+        "\"{}\" holds output of checkpoints after {checkpoint} ({files} files, the first is \"{}\"). Go on from the newest checkpoint, \
+         or say that outputs are to be repeated: then these files are removed", path.display(), first.display()
+    )]
+    Repeats {
+        /// The lake.
+        path: PathBuf,
+        /// The checkpoint to go on from.
+        checkpoint: u64,
+        /// How many files there are.
+        files: usize,
+        /// The first of them.
+        first: PathBuf,
+    },
+    /// A file that a checkpoint lists is neither where it was staged nor where it belongs.
+    #[error(
+        "\"{}\" ({rows} rows), which the checkpoint lists, is gone. Put it back, or go on from an earlier checkpoint and have its \
+         outputs repeated", path.display()
+    )]
+    Lost {
+        /// Where it belongs.
+        path: PathBuf,
+        /// How many rows it held.
+        rows: u64,
+    },
+    /// A table keeps a log, and the lake was opened without.
+    #[error(
+        "the table \"{}\" keeps a Delta log, which plain files would not be part of. Set log = \"delta\", or choose another folder",
+        path.display()
+    )]
+    Logged {
+        /// The table's folder.
+        path: PathBuf,
+    },
+    /// The log of a table could not be read or written.
+    #[error("could not {doing} the log of table \"{}\": {detail}", path.display())]
+    Log {
+        /// What was tried: `write`, `read` or `summarize`.
+        doing: &'static str,
+        /// The table's folder.
+        path: PathBuf,
+        /// What the library answered, or what is wrong.
+        detail: String,
+    },
+    /// The build lacks what was asked for.
+    #[error("{what} is not in this build. Build it with the feature \"{feature}\"")]
+    Feature {
+        /// What was asked for.
+        what: &'static str,
+        /// The feature that it needs.
+        feature: &'static str,
+    },
     /// A name cannot be part of a path.
     #[error(
         "{what} \"{name}\" cannot be part of a file name. Use letters, digits, \".\", \"_\" and \"-\", and begin with a letter or digit"
@@ -144,12 +212,18 @@ impl SinkError {
         match self {
             SinkError::Occupied { .. }
             | SinkError::Busy { .. }
+            | SinkError::Fenced { .. }
+            | SinkError::Repeats { .. }
+            | SinkError::Logged { .. }
+            | SinkError::Feature { .. }
             | SinkError::Name { .. }
             | SinkError::Version { .. } => Fault::User,
             SinkError::Row { .. } | SinkError::Rows { .. } | SinkError::Broken { .. } => Fault::Internal,
             SinkError::Io { source, .. } => io_fault(source),
             SinkError::Parquet { source, .. } => io_cause(source).map_or(Fault::External, io_fault),
-            SinkError::Schema { .. } | SinkError::Json { .. } => Fault::External,
+            SinkError::Schema { .. } | SinkError::Json { .. } | SinkError::Lost { .. } | SinkError::Log { .. } => {
+                Fault::External
+            }
         }
     }
 

@@ -1,4 +1,6 @@
-//! A sink that fails on demand, as a full disk would: around any other, for tests of what stands above a sink.
+//! Faults for tests: a sink that fails on demand, and a disk that fills up or loses its power at any step.
+
+mod disk;
 
 use std::io::{self, ErrorKind};
 
@@ -8,6 +10,10 @@ use crate::{
     error::SinkError,
     sink::{CommitFacts, StagedFile, TableSink, WrittenFile},
 };
+
+pub use disk::FaultyDisk;
+
+pub(crate) use disk::{Change, aside, note, step};
 
 /// Which call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

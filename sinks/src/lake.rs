@@ -2,28 +2,40 @@
 //!
 //! ```text
 //! <lake>/profiles/as_of_date=2026-01-03/part-<run>-000-00000.parquet      what readers see
+//! <lake>/profiles/_delta_log/00000000000000000000.json                    the table's log, if it keeps one
 //! <lake>/dead_letters/part-<run>-001-00000.parquet
 //! <lake>/_runs/<run>.json                                                 manifest of each finished run
 //! <lake>/_staging/<run>/profiles/…/part-….parquet.staged                  written, not committed
 //! <lake>/_staging/<run>/publish.json                                      the commit that is being carried out
+//! <lake>/_staging/<run>-g0002/profiles/…                                  the same of the second generation of a run with checkpoints
 //! ```
 //!
 //! **Publishing.** Staged files are durable. Their names and places, and the files that give way to them, are written
-//! to `publish.json`; from then on the commit counts. The files are renamed, the folders synced, the replaced files
-//! removed, in this order, then `publish.json` itself. If the process dies in between, the next opening carries the
+//! to `publish.json`; from then on the commit counts. The files are renamed, the folders synced, the tables' logs told, the replaced
+//! files removed, in this order, then `publish.json` itself. If the process dies in between, the next opening carries the
 //! commit out: all of a commit is in place, or nothing. A reader that lists the folder at that very moment may see part of it, or old
-//! files beside new ones: plain files cannot hide that; a table log can.
+//! files beside new ones: plain files cannot hide that; a table's log does.
 //!
 //! **Runs.** A run holds a lock on its staging folder while it lives. Opening a lake removes the staging folders of
 //! runs that are dead, after rolling their commits forward, and refuses a job that another live run writes.
 //!
-//! **Earlier output.** Files say in their metadata which job made them. A job's files of earlier runs make the opening
+//! **Runs with checkpoints** have generations, from 1, and commit many times. There the manifest of a checkpoint, which lists the staged
+//! files, is what decides, and [`Lake::recover`] is what rolls forward; nothing that an earlier generation has staged is touched before
+//! it. A generation that was stopped and wakes up is fenced by the manifests, not by the lock: it may still write to its own staging
+//! folder, which was given up, and repeat the publication that its successor has carried out, which changes nothing. The
+//! processes of a cluster share the staging folder of their generation; the first of them publishes.
+//!
+//! **Earlier output.** Files say in their metadata which job made them, in which run. A job's files of earlier runs make the opening
 //! fail ([`Existing::Refuse`]) or give way, all at once, to the first commit of this run ([`Existing::Replace`]); until then
 //! readers see the earlier output whole. Other jobs' files are never touched.
 
+mod names;
+mod opening;
+mod publication;
+mod recovery;
+
 use std::{
-    collections::BTreeSet,
-    fs::{self, File, TryLockError},
+    fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -31,19 +43,26 @@ use std::{
 use serde::{Deserialize, Serialize};
 use whisperer_schemas::TableSchema;
 
+use self::{
+    opening::{Alive, Owner},
+    publication::{PUBLISH, Publication},
+};
 use crate::{
-    durable::{create_folder, folder_of, rename, sync_folder, write_whole},
+    durable::{create_folder, remove, remove_folder, sync_folder},
     error::{SinkError, io},
+    failpoint,
+    log_tables::LogTables,
     manifest::{self, RunManifest},
-    parquet::{ParquetTable, files_of_job},
+    parquet::ParquetTable,
     sink::{StagedFile, WrittenFile},
 };
 
-const STAGING: &str = "_staging";
-const PUBLISH: &str = "publish.json";
-const JOB: &str = "job";
+pub(crate) use names::PartName;
+pub use recovery::Recovery;
 
-/// What names a run in file names; different for every run.
+const STAGING: &str = "_staging";
+
+/// What names a run in file names; different for every run. A run that is continued from a checkpoint keeps its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunId(String);
 
@@ -76,6 +95,20 @@ pub enum Existing {
     Refuse,
     /// The first commit of the new run takes its place.
     Replace,
+    /// It is this run's own, from before a checkpoint that it goes on from. What other runs of the job have left gives way.
+    Continue,
+}
+
+/// Whether the tables of a lake keep a log, from which readers learn which files belong to them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum TableLog {
+    /// They do not: the files in the folder are the table.
+    #[default]
+    None,
+    /// Each is a Delta table; needs the feature `delta`.
+    Delta,
 }
 
 /// What a lake is opened with.
@@ -87,32 +120,61 @@ pub struct LakeOptions {
     pub job: String,
     /// The version of its file.
     pub job_version: u32,
-    /// The run.
+    /// The run: the same in every generation of a job that goes on from its checkpoints.
     pub run: RunId,
     /// What becomes of its earlier output.
     pub existing: Existing,
+    /// The incarnation of the cluster, from 1; 0 for a run without checkpoints.
+    pub generation: u64,
+    /// Which process of the cluster this is; the first, 0, publishes.
+    pub process: u32,
+    /// Whether its tables keep a log.
+    pub log: TableLog,
+}
+
+impl LakeOptions {
+    /// Those of a run without checkpoints, in one process, whose tables keep no log.
+    #[must_use]
+    pub fn new(root: &Path, job: &str, job_version: u32, run: RunId) -> LakeOptions {
+        let (root, job, existing, log) = (root.into(), job.into(), Existing::Refuse, TableLog::None);
+        LakeOptions { root, job, job_version, run, existing, generation: 0, process: 0, log }
+    }
+
+    /// The folder in which this generation stages.
+    fn staging(&self) -> PathBuf {
+        let run = self.run.as_str();
+        let folder = self.root.join(STAGING);
+        if self.generation == 0 { folder.join(run) } else { folder.join(format!("{run}-g{:04}", self.generation)) }
+    }
+
+    /// Whether `owner` is a generation of this run with checkpoints.
+    fn continues(&self, owner: &Owner) -> bool {
+        self.generation > 0 && owner.generation > 0 && owner.job == self.job && owner.run == self.run.as_str()
+    }
+
+    /// What the run is called in the logs of tables.
+    fn app(&self) -> String {
+        format!("whisperer/{}/{}", self.job, self.run.as_str())
+    }
 }
 
 /// A lake opened for one run. Dropping it without [`Lake::finish`] leaves at most staged files.
 #[derive(Debug)]
 pub struct Lake {
     options: LakeOptions,
-    /// Files that give way to the first commit; also what makes commits go one after the other.
-    replaced: Mutex<Vec<PathBuf>>,
-    /// Holds the lock that tells a live run from a dead one.
-    _alive: File,
+    commits: Mutex<Commits>,
+    _alive: Alive,
 }
 
-/// A commit that has been decided: what is left to do is done by whoever opens the lake.
-#[derive(Debug, Serialize, Deserialize)]
-struct Publication {
-    version: u64,
-    files: Vec<StagedFile>,
-    remove: Vec<PathBuf>,
+/// What makes commits go one after the other.
+#[derive(Debug)]
+struct Commits {
+    /// Files that give way to the first commit.
+    replaced: Vec<PathBuf>,
+    /// How many there were.
+    count: u64,
+    logs: LogTables,
 }
-
-/// The version of `publish.json`.
-const PUBLICATION_VERSION: u64 = 1;
 
 impl Lake {
     /// Opens a lake for a run: clears up after dead runs and looks for the job's earlier output.
@@ -120,15 +182,15 @@ impl Lake {
     /// # Errors
     /// Earlier output that may not be replaced, another run of the job that is alive, a folder that cannot be written.
     pub fn open(options: LakeOptions) -> Result<Arc<Lake>, SinkError> {
-        let staging = options.root.join(STAGING);
-        create_folder(&staging)?;
+        create_folder(&options.root.join(STAGING))?;
         // Openings go one after the other, so that none takes a folder that is being made for an abandoned one.
-        let turn = File::open(&staging).map_err(io("open", &staging))?;
-        turn.lock().map_err(io("lock", &staging))?;
-        clear_up(&options)?;
-        let replaced = earlier_output(&options)?;
-        let alive = claim(&options)?;
-        Ok(Arc::new(Lake { options, replaced: Mutex::new(replaced), _alive: alive }))
+        let _turn = opening::take_turn(&options.root)?;
+        opening::check_log(&options)?;
+        opening::clear_up(&options)?;
+        let replaced = opening::earlier_output(&options)?;
+        let alive = opening::claim(&options)?;
+        let commits = Commits { replaced, count: 0, logs: LogTables::new(options.log)? };
+        Ok(Arc::new(Lake { options, commits: Mutex::new(commits), _alive: alive }))
     }
 
     /// A writer of one table for one worker.
@@ -137,25 +199,34 @@ impl Lake {
         ParquetTable::new(Arc::clone(self), schema, worker)
     }
 
-    /// Makes staged files visible: those of all tables and workers in one commit, and the job's earlier output gone.
+    /// Whether the job's rows fit the table's log: best asked before the first row, since a commit that fails stops the job.
     ///
     /// # Errors
-    /// What the file system answers. The commit counts if `publish.json` was written; the next opening then finishes it.
+    /// A column that has another type there.
+    pub fn check(&self, schema: &TableSchema) -> Result<(), SinkError> {
+        let Commits { replaced, logs, .. } = &mut *self.commits();
+        logs.check(self.root(), schema, replaced)
+    }
+
+    /// Makes staged files visible: those of all tables and workers in one commit, and the job's earlier output gone. In a run with
+    /// checkpoints it comes after the manifest that lists the files, and before the next manifest.
+    ///
+    /// # Errors
+    /// What the file system answers. The commit counts if `publish.json`, or the manifest, was written; the next opening, or
+    /// [`Lake::recover`], then finishes it.
     pub fn publish(&self, staged: &[StagedFile]) -> Result<Vec<WrittenFile>, SinkError> {
-        let mut replaced = self.replaced();
-        if staged.is_empty() && replaced.is_empty() {
+        let mut commits = self.commits();
+        if staged.is_empty() && commits.replaced.is_empty() {
             return Ok(Vec::new());
         }
-        let record = self.staging().join(PUBLISH);
-        if let Some(unfinished) = Publication::read(&record)? {
-            unfinished.carry_out(self.root())?;
+        let publication = self.publication(staged, &mut commits);
+        if self.options.generation > 0 {
+            publication.carry_out(self.root(), &mut commits.logs)?;
+        } else {
+            self.carry_out_recorded(&publication, &mut commits)?;
         }
-        let publication = self.publication(staged, &replaced);
-        publication.decide(&record)?;
-        publication.carry_out(self.root())?;
-        replaced.clear();
-        fs::remove_file(&record).map_err(io("remove", &record))?;
-        sync_folder(&self.staging())?;
+        commits.replaced.clear();
+        failpoint::pass("lake.published").map_err(io("publish", self.root()))?;
         Ok(publication.files.iter().map(|file| WrittenFile::of(file, file.place.clone())).collect())
     }
 
@@ -168,8 +239,8 @@ impl Lake {
         self.publish(&[])?;
         let path = manifest::path(self.root(), self.options.run.as_str());
         run.write(&path)?;
-        let staging = self.staging();
-        fs::remove_dir_all(&staging).map_err(io("remove", &staging))?;
+        failpoint::pass("lake.finished").map_err(io("finish", &path))?;
+        remove_folder(&self.staging())?;
         Ok(path)
     }
 
@@ -187,139 +258,41 @@ impl Lake {
 
     /// The folder in which this run stages.
     pub(crate) fn staging(&self) -> PathBuf {
-        self.options.root.join(STAGING).join(self.options.run.as_str())
+        self.options.staging()
     }
 
-    fn replaced(&self) -> MutexGuard<'_, Vec<PathBuf>> {
-        // The list is whole at any moment: a worker that panicked elsewhere does not spoil it.
-        self.replaced.lock().unwrap_or_else(PoisonError::into_inner)
+    fn commits(&self) -> MutexGuard<'_, Commits> {
+        // What it guards is whole at any moment: a worker that panicked elsewhere does not spoil it.
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The commit of `staged`, its paths relative to the lake where they are in it, so that a moved lake recovers too.
-    fn publication(&self, staged: &[StagedFile], replaced: &[PathBuf]) -> Publication {
-        let relative = |path: &Path| path.strip_prefix(self.root()).unwrap_or(path).to_path_buf();
-        let files = staged.iter().map(|file| StagedFile {
-            staged: relative(&file.staged),
-            place: relative(&file.place),
-            ..file.clone()
-        });
-        let remove = replaced.iter().map(|path| relative(path)).collect();
-        Publication { version: PUBLICATION_VERSION, files: files.collect(), remove }
-    }
-}
-
-impl Publication {
-    fn read(path: &Path) -> Result<Option<Publication>, SinkError> {
-        if !path.exists() {
-            return Ok(None);
+    /// Carries a commit out that nothing else writes down.
+    fn carry_out_recorded(&self, publication: &Publication, commits: &mut Commits) -> Result<(), SinkError> {
+        let record = self.staging().join(PUBLISH);
+        if let Some(unfinished) = Publication::read(&record)? {
+            unfinished.carry_out(self.root(), &mut commits.logs)?;
         }
-        let json = fs::read(path).map_err(io("read", path))?;
-        let publication: Publication = serde_json::from_slice(&json).map_err(|source| SinkError::Json {
-            doing: "read",
-            path: path.into(),
-            source,
-        })?;
-        if publication.version > PUBLICATION_VERSION {
-            let (path, found) = (path.into(), publication.version);
-            return Err(SinkError::Version { path, found, known: PUBLICATION_VERSION });
-        }
-        Ok(Some(publication))
+        publication.decide(&record)?;
+        publication.carry_out(self.root(), &mut commits.logs)?;
+        remove(&record)?;
+        sync_folder(&self.staging())
     }
 
-    /// Writes the commit down; from here on it counts.
-    fn decide(&self, path: &Path) -> Result<(), SinkError> {
-        let json =
-            serde_json::to_vec(self).map_err(|source| SinkError::Json { doing: "write", path: path.into(), source })?;
-        write_whole(path, &json)
+    /// The commit of `staged`.
+    fn publication(&self, staged: &[StagedFile], commits: &mut Commits) -> Publication {
+        commits.count += 1;
+        let number = match self.options.generation {
+            0 => commits.count,
+            _ => staged.iter().map(|file| file.checkpoint).max().unwrap_or_default(),
+        };
+        let remove = commits.replaced.iter().map(|path| self.relative(path)).collect();
+        Publication::new(self.options.app(), number, self.options.log, self.listed(staged), remove)
     }
 
-    /// Does what is left to do of the commit; doing it twice does no harm.
-    fn carry_out(&self, root: &Path) -> Result<(), SinkError> {
-        let mut folders = BTreeSet::new();
-        for file in &self.files {
-            let (staged, place) = (root.join(&file.staged), root.join(&file.place));
-            folders.insert(folder_of(&place).to_path_buf());
-            put_in_place(&staged, &place, file.replaces)?;
-        }
-        folders.iter().try_for_each(|folder| sync_folder(folder))?;
-        self.remove.iter().try_for_each(|path| remove_replaced(&root.join(path)))
+    /// The path in the lake, or as it is where it is not in it.
+    fn relative(&self, path: &Path) -> PathBuf {
+        path.strip_prefix(self.root()).unwrap_or(path).to_path_buf()
     }
-}
-
-fn put_in_place(staged: &Path, place: &Path, replaces: bool) -> Result<(), SinkError> {
-    let there = place.exists();
-    if there && !staged.exists() {
-        return Ok(());
-    }
-    if there && !replaces {
-        return Err(io("create", place)(std::io::ErrorKind::AlreadyExists.into()));
-    }
-    create_folder(folder_of(place))?;
-    rename(staged, place)
-}
-
-fn remove_replaced(path: &Path) -> Result<(), SinkError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(io("remove", path)(error)),
-        _ => {}
-    }
-    // A folder that became empty goes too; one that did not stays, and that is no error.
-    let _ = fs::remove_dir(folder_of(path));
-    Ok(())
-}
-
-/// Rolls forward and removes what dead runs left; an error if a run of this job is alive.
-fn clear_up(options: &LakeOptions) -> Result<(), SinkError> {
-    let staging = options.root.join(STAGING);
-    for entry in fs::read_dir(&staging).map_err(io("list", &staging))? {
-        let folder = entry.map_err(io("list", &staging))?.path();
-        if !folder.is_dir() {
-            continue;
-        }
-        let alive = File::open(&folder).map_err(io("open", &folder))?;
-        match alive.try_lock() {
-            Ok(()) => clear_up_run(&options.root, &folder)?,
-            Err(TryLockError::WouldBlock) => refuse_second_run(options, &folder)?,
-            Err(TryLockError::Error(error)) => return Err(io("lock", &folder)(error)),
-        }
-    }
-    Ok(())
-}
-
-fn clear_up_run(root: &Path, folder: &Path) -> Result<(), SinkError> {
-    if let Some(publication) = Publication::read(&folder.join(PUBLISH))? {
-        publication.carry_out(root)?;
-    }
-    fs::remove_dir_all(folder).map_err(io("remove", folder))
-}
-
-fn refuse_second_run(options: &LakeOptions, folder: &Path) -> Result<(), SinkError> {
-    let path = folder.join(JOB);
-    let job = fs::read_to_string(&path).map_err(io("read", &path))?;
-    let run = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    if job == options.job || run == options.run.as_str() {
-        return Err(SinkError::Busy { path: options.root.clone(), job, run });
-    }
-    Ok(())
-}
-
-/// The files of the job's earlier runs and their manifests: to be replaced, or the reason to refuse.
-fn earlier_output(options: &LakeOptions) -> Result<Vec<PathBuf>, SinkError> {
-    let manifest = manifest::path(&options.root, options.run.as_str());
-    if manifest.exists() {
-        let (path, job) = (options.root.clone(), options.job.clone());
-        return Err(SinkError::Occupied { path, job, files: 1, first: manifest });
-    }
-    let mut files = Vec::new();
-    for table in tables(&options.root)? {
-        files.extend(files_of_job(&table, &options.job)?);
-    }
-    if let (Existing::Refuse, Some(first)) = (options.existing, files.first()) {
-        let (path, job) = (options.root.clone(), options.job.clone());
-        return Err(SinkError::Occupied { path, job, files: files.len(), first: first.clone() });
-    }
-    files.extend(manifest::of_job(&options.root, &options.job)?.into_iter().map(|(path, _)| path));
-    Ok(files)
 }
 
 /// The folders of tables: all but those whose name says that readers ignore it.
@@ -334,15 +307,4 @@ fn tables(root: &Path) -> Result<Vec<PathBuf>, SinkError> {
     }
     tables.sort();
     Ok(tables)
-}
-
-/// Makes the run's staging folder and locks it.
-fn claim(options: &LakeOptions) -> Result<File, SinkError> {
-    let folder = options.root.join(STAGING).join(options.run.as_str());
-    create_folder(&folder)?;
-    let alive = File::open(&folder).map_err(io("open", &folder))?;
-    alive.lock().map_err(io("lock", &folder))?;
-    let path = folder.join(JOB);
-    fs::write(&path, &options.job).map_err(io("write", &path))?;
-    Ok(alive)
 }

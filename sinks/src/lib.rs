@@ -8,24 +8,30 @@
 //! ```
 
 pub mod conformance;
+#[cfg(feature = "delta")]
+pub mod delta;
 pub mod durable;
 pub mod error;
+pub mod failpoint;
 pub mod fault;
 pub mod lake;
 pub mod log;
+mod log_tables;
 pub mod manifest;
 pub mod memory;
 pub mod ndjson;
+pub mod outbox;
 pub mod parquet;
 pub mod sink;
 pub mod verify;
 
 pub use error::{Fault, SinkError};
-pub use lake::{Existing, Lake, LakeOptions, RunId};
+pub use lake::{Existing, Lake, LakeOptions, Recovery, RunId, TableLog};
 pub use log::{LogSink, OutboxSink};
 pub use manifest::RunManifest;
 pub use memory::MemoryTable;
 pub use ndjson::Ndjson;
+pub use outbox::{bytes_to_rows, rows_to_bytes};
 pub use parquet::{ParquetTable, Scan, TextEquals, read_schema, read_table, read_where, scan};
 pub use sink::{CommitFacts, StagedFile, TableSink, WrittenFile};
 pub use verify::digest_of_table;

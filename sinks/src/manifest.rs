@@ -201,7 +201,8 @@ mod tests {
                 xxh3: "0123456789abcdef".into(),
             }],
         };
-        manifest.set_facts(&CommitFacts { epoch: Epoch(7), positions: BTreeMap::from([(PartitionId(0), 99)]) });
+        let positions = BTreeMap::from([(PartitionId(0), 99)]);
+        manifest.set_facts(&CommitFacts { epoch: Epoch(7), positions, checkpoint: 0 });
         manifest.set_digest("decisions", Digest(1));
         manifest
     }

@@ -196,7 +196,7 @@ impl WholeFile {
         sync_folder(folder_of(&staged))?;
         self.staged = true;
         let (place, rows) = (self.path.clone(), self.rows);
-        Ok(StagedFile { staged, place, replaces: true, table: table.into(), rows, bytes, xxh3 })
+        Ok(StagedFile { staged, place, replaces: true, table: table.into(), rows, bytes, xxh3, checkpoint: 0 })
     }
 
     /// The file to add lines to: after a commit a new one, which begins as a copy of the published one.

@@ -63,6 +63,8 @@ pub struct CommitFacts {
     pub epoch: Epoch,
     /// For each partition of the source the offset at which reading would go on.
     pub positions: BTreeMap<PartitionId, u64>,
+    /// Number of the manifest that is to list what is staged; 0 in a run without checkpoints.
+    pub checkpoint: u64,
 }
 
 impl CommitFacts {
@@ -91,6 +93,9 @@ pub struct StagedFile {
     pub bytes: u64,
     /// xxh3-64 of its bytes, in hex.
     pub xxh3: String,
+    /// Number of the manifest that lists it; 0 in a run without checkpoints.
+    #[serde(default)]
+    pub checkpoint: u64,
 }
 
 /// A file that readers see.

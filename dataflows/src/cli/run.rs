@@ -1,9 +1,9 @@
 //! `whisperer run`: runs a job to the end of its input.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
 use whisperer_operators::job::CompiledJob;
-use whisperer_sinks::{Existing, Lake, LakeOptions, RunId, SinkError};
+use whisperer_sinks::{Existing, Lake, LakeOptions, RunId, SinkError, TableLog};
 
 use crate::{
     job_file::{JobFile, Overrides, SinkSettings},
@@ -87,24 +87,22 @@ fn show(arguments: &Arguments, job: &CompiledJob, report: &RunReport, manifests:
 }
 
 fn open_outputs(file: &JobFile, job: &CompiledJob, run: &RunId, existing: Existing) -> Result<Outputs, SinkError> {
-    let roots: BTreeSet<&PathBuf> = file
+    // The sinks of a lake agree on its log; the job file was checked for it.
+    let roots: BTreeMap<&PathBuf, TableLog> = file
         .sinks
         .iter()
         .filter_map(|sink| match sink {
-            SinkSettings::Parquet { path, .. } => Some(path),
+            SinkSettings::Parquet { path, log, .. } => Some((path, *log)),
             SinkSettings::File { .. } | SinkSettings::Stdout => None,
         })
         .collect();
-    let open = |root: &PathBuf| {
-        Lake::open(LakeOptions {
-            root: root.clone(),
-            job: job.name.clone(),
-            job_version: job.version,
-            run: run.clone(),
-            existing,
-        })
+    let open = |(root, log): (&PathBuf, TableLog)| {
+        Lake::open(LakeOptions { existing, log, ..LakeOptions::new(root, &job.name, job.version, run.clone()) })
     };
     let lakes = roots.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
+    for lake in &lakes {
+        [&job.decisions, &job.profiles].into_iter().try_for_each(|table| lake.check(table))?;
+    }
     Ok(Outputs::new(file.sinks.clone(), lakes, existing))
 }
 

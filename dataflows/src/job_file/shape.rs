@@ -125,7 +125,7 @@ pub(super) const TRIGGER: Shape =
 
 pub(super) const SINK: Shape = Shape {
     title: "[[sink]]",
-    keys: &["connector", "table", "path", "commit_interval"],
+    keys: &["connector", "table", "path", "commit_interval", "log"],
     later: &["brokers", "topic", "mode", "url"],
 };
 

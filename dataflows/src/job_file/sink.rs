@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use whisperer_schemas::Micros;
+use whisperer_sinks::TableLog;
 
 use super::{
     section::{Section, Value},
@@ -27,6 +28,8 @@ pub enum SinkSettings {
         path: PathBuf,
         /// How often a live job closes its files.
         commit_interval: Micros,
+        /// Whether the lake's tables keep a log.
+        log: TableLog,
     },
 }
 
@@ -66,9 +69,22 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SinkSettings> {
         if sinks.contains(&sink) {
             section.problem("this sink is there already".into(), Some("every row would be written twice"));
         }
+        if sinks.iter().any(|other| disagree(other, &sink)) {
+            let message = "another sink writes into this lake with another \"log\"".into();
+            section.problem(message, Some("a lake keeps a log for all of its tables, or for none"));
+        }
         sinks.push(sink);
     }
     sinks
+}
+
+/// Whether two sinks want different logs of one lake.
+fn disagree(one: &SinkSettings, other: &SinkSettings) -> bool {
+    let lake = |sink: &SinkSettings| match sink {
+        SinkSettings::Parquet { path, log, .. } => Some((path.clone(), *log)),
+        SinkSettings::File { .. } | SinkSettings::Stdout => None,
+    };
+    lake(one).zip(lake(other)).is_some_and(|((path, log), (of, other))| path == of && log != other)
 }
 
 fn read_sink(section: &Section<'_>) -> Option<SinkSettings> {
@@ -100,7 +116,17 @@ fn read_parquet(section: &Section<'_>) -> Option<SinkSettings> {
     let path = section.require("path").and_then(|v| read_lake(&v));
     let commit_interval = section.get("commit_interval").and_then(|v| v.duration());
     let commit_interval = commit_interval.map_or(shape::COMMIT_INTERVAL, |interval| interval.value);
-    Some(SinkSettings::Parquet { table: table?, path: path?, commit_interval })
+    let log = section.get("log").map_or(Some(TableLog::None), |v| read_log(&v));
+    Some(SinkSettings::Parquet { table: table?, path: path?, commit_interval, log: log? })
+}
+
+fn read_log(value: &Value<'_>) -> Option<TableLog> {
+    let log = value.choice(&[("none", TableLog::None), ("delta", TableLog::Delta)])?;
+    if log == TableLog::Delta && !cfg!(feature = "delta") {
+        value.problem("the Delta log is not in this build".into(), Some("build it with the feature \"delta\""));
+        return None;
+    }
+    Some(log)
 }
 
 fn read_table(value: &Value<'_>) -> Option<LakeTable> {
@@ -131,7 +157,9 @@ fn only_decisions(section: &Section<'_>) {
     if let Some(table) = section.get("table").filter(|table| table.raw().as_str() != Some("decisions")) {
         table.problem("this connector writes decisions only".into(), Some("use connector = \"parquet\""));
     }
-    if let Some(interval) = section.get("commit_interval") {
-        interval.problem_at_key("\"commit_interval\" belongs to the connector \"parquet\"".into(), None);
+    for key in ["commit_interval", "log"] {
+        if let Some(value) = section.get(key) {
+            value.problem_at_key(format!("\"{key}\" belongs to the connector \"parquet\""), None);
+        }
     }
 }

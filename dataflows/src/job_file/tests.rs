@@ -15,6 +15,7 @@ use whisperer_operators::{
     spec::{Aggregate, Entity, ModelValue, ScoreBody, Transform},
 };
 use whisperer_schemas::time::{DAY, HOUR, MINUTE, SECOND};
+use whisperer_sinks::TableLog;
 
 use super::{shape::ALL, *};
 
@@ -212,9 +213,8 @@ fn the_example_of_the_design_is_read() {
     assert_eq!(levels, ["low", "medium", "high", "critical"]);
     assert_eq!(job.epoch, EpochSettings { size: EpochSize::Records(100), interval_ms: 20 });
     assert_eq!(job.sinks[1], SinkSettings::Stdout);
-    let lake =
-        SinkSettings::Parquet { table: LakeTable::Profiles, path: "data/lake".into(), commit_interval: 90 * SECOND };
-    assert_eq!(job.sinks[0], lake);
+    let (table, commit_interval, log) = (LakeTable::Profiles, 90 * SECOND, TableLog::None);
+    assert_eq!(job.sinks[0], SinkSettings::Parquet { table, path: "data/lake".into(), commit_interval, log });
     check_source(&job);
 }
 

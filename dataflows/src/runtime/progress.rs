@@ -36,7 +36,8 @@ impl Progress {
     /// What has been read so far, for a commit.
     #[must_use]
     pub fn facts(&self) -> CommitFacts {
-        CommitFacts { epoch: Epoch(self.epoch.load(Ordering::Relaxed)), positions: self.locked().clone() }
+        let (epoch, positions) = (Epoch(self.epoch.load(Ordering::Relaxed)), self.locked().clone());
+        CommitFacts { epoch, positions, checkpoint: 0 }
     }
 
     pub(super) fn add(&self, epoch: Epoch, records: u64, chunks: &[Chunk]) {

@@ -24,10 +24,19 @@ use crate::{
 /// keeps the memory of 50 columns in bounds.
 const DICTIONARY_BYTES_MAX: usize = 256 << 10;
 
-/// Where a file is written and where it belongs.
+/// Where a file is written, and where it belongs: its name there says for which checkpoint it was written, which is known at its end.
 pub(super) struct Place {
     pub(super) staged: PathBuf,
-    pub(super) place: PathBuf,
+    pub(super) folder: PathBuf,
+    pub(super) number: u64,
+}
+
+/// What a file is finished with.
+pub(super) struct Finish<'a> {
+    pub(super) metadata: &'a [(&'static str, String)],
+    pub(super) checkpoint: u64,
+    /// Gives a file's name by its number.
+    pub(super) name: &'a dyn Fn(u64) -> String,
 }
 
 /// A file that rows are being added to.
@@ -85,16 +94,18 @@ impl OpenFile {
         self.encoding_bytes
     }
 
-    /// Ends the file with `metadata`, and makes it and its name durable.
-    pub(super) fn finish(mut self, metadata: &[(&str, String)]) -> Result<StagedFile, SinkError> {
-        for (key, value) in metadata {
+    /// Ends the file, and makes it and its name durable.
+    pub(super) fn finish(mut self, finish: &Finish<'_>) -> Result<StagedFile, SinkError> {
+        for (key, value) in finish.metadata {
             self.writer.append_key_value_metadata(KeyValue::new((*key).to_owned(), value.clone()));
         }
         let mut file = self.writer.into_inner().map_err(parquet("write", &self.place.staged, self.table))?;
         let (bytes, xxh3) = file.sync()?;
         sync_folder(folder_of(&self.place.staged))?;
-        let Place { staged, place } = self.place;
-        Ok(StagedFile { staged, place, replaces: false, table: self.table.into(), rows: self.rows, bytes, xxh3 })
+        let Place { staged, folder, number } = self.place;
+        let (place, checkpoint) = (folder.join((finish.name)(number)), finish.checkpoint);
+        let (table, rows) = (self.table.into(), self.rows);
+        Ok(StagedFile { staged, place, replaces: false, table, rows, bytes, xxh3, checkpoint })
     }
 }
 

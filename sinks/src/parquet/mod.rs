@@ -11,6 +11,7 @@
 //! | `table`, `table_version` | whose rows, in which layout |
 //! | `epoch` | the last epoch that the commit covers |
 //! | `source_positions` | JSON object from partition to the offset at which reading would go on |
+//! | `generation`, `checkpoint` | in runs with checkpoints: the incarnation that wrote it, and the number of the manifest that lists it |
 
 mod file;
 mod read;
@@ -25,7 +26,9 @@ pub use read::{Scan, TextEquals, read_table, read_where, scan};
 pub use schema::read_schema;
 pub use write::ParquetTable;
 
-pub(crate) use read::files_of_job;
+#[cfg(feature = "delta")]
+pub(crate) use read::rows_of;
+pub(crate) use read::{files_of_job, parquet_files, run_of, written_file};
 
 /// Rows of a file, at most: so many profile rows are roughly 100 MB, what readers like to get as one file.
 pub const FILE_ROWS_MAX: u64 = 1 << 20;
@@ -52,7 +55,7 @@ pub const ENCODING_BYTES_MAX: usize = 128 << 20;
 pub const OPEN_FILES_MAX: usize = 32;
 
 /// The folder of the rows of one date in the folder of their table; none for a table without partitions.
-fn partition_folder(schema: &TableSchema, date: Option<&str>) -> PathBuf {
+pub(crate) fn partition_folder(schema: &TableSchema, date: Option<&str>) -> PathBuf {
     let (Some(index), Some(date)) = (schema.partition_by, date) else { return PathBuf::new() };
     let column = &schema.columns[index].name;
     let mut name = format!("{}_date", column.strip_suffix("_time").unwrap_or(column));

@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    io::{Read, Seek},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -19,11 +20,19 @@ use arrow::{
 };
 use whisperer_schemas::{Row, TableSchema, batch_to_rows};
 
+use xxhash_rust::xxh3::Xxh3;
+
 use super::table_folder;
-use crate::error::{SinkError, io, parquet};
+use crate::{
+    error::{SinkError, io, parquet},
+    sink::WrittenFile,
+};
 
 /// Rows that are decoded at a time.
 const READ_BATCH_ROWS: usize = 8_192;
+
+/// Bytes that are hashed at a time.
+const HASH_BYTES: usize = 256 << 10;
 
 /// A column of text and the value that it must have: the condition that is looked at before other columns are decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,14 +106,50 @@ pub(crate) fn files_of_job(table: &Path, job: &str) -> Result<Vec<PathBuf>, Sink
     Ok(files)
 }
 
-/// The Parquet files in a folder and those below it, in the order of their paths; none if there is no such folder.
-fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, SinkError> {
+/// The job and the run that made a file; none if it is not one of ours.
+pub(crate) fn run_of(path: &Path) -> Result<Option<(String, String)>, SinkError> {
+    let file = PartFile::open(path.into())?;
+    Ok(file.fact("job").zip(file.fact("run")).map(|(job, run)| (job.into(), run.into())))
+}
+
+/// How many rows a file has.
+#[cfg(feature = "delta")]
+pub(crate) fn rows_of(path: &Path) -> Result<u64, SinkError> {
+    Ok(PartFile::open(path.into())?.metadata.metadata().file_metadata().num_rows() as u64)
+}
+
+/// What a file in a lake holds: its footer and its bytes are read.
+pub(crate) fn written_file(lake: &Path, path: &Path) -> Result<WrittenFile, SinkError> {
+    let file = PartFile::open(lake.join(path))?;
+    let table = file.fact("table").unwrap_or_default().to_owned();
+    let rows = file.metadata.metadata().file_metadata().num_rows() as u64;
+    let (mut reader, mut hasher, mut buffer) = (file.file, Xxh3::new(), vec![0; HASH_BYTES]);
+    reader.rewind().map_err(io("read", &file.path))?;
+    let mut bytes = 0;
+    loop {
+        let read = reader.read(&mut buffer).map_err(io("read", &file.path))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        bytes += read as u64;
+    }
+    Ok(WrittenFile { path: path.into(), table, rows, bytes, xxh3: format!("{:016x}", hasher.digest()) })
+}
+
+/// The Parquet files in a folder and those below it, in the order of their paths; none if there is no such folder. Folders whose name
+/// says that readers ignore them are passed over: a table's log is Parquet too, in part.
+pub(crate) fn parquet_files(folder: &Path) -> Result<Vec<PathBuf>, SinkError> {
     let mut files = Vec::new();
     if !folder.is_dir() {
         return Ok(files);
     }
     for entry in fs::read_dir(folder).map_err(io("list", folder))? {
         let path = entry.map_err(io("list", folder))?.path();
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(['_', '.']));
+        if hidden {
+            continue;
+        }
         if path.is_dir() {
             files.extend(parquet_files(&path)?);
         } else if path.extension().is_some_and(|ending| ending == "parquet") {
@@ -131,8 +176,12 @@ impl PartFile {
     }
 
     fn job(&self) -> Option<&str> {
+        self.fact("job")
+    }
+
+    fn fact(&self, key: &str) -> Option<&str> {
         let pairs = self.metadata.metadata().file_metadata().key_value_metadata()?;
-        pairs.iter().find(|pair| pair.key == "job")?.value.as_deref()
+        pairs.iter().find(|pair| pair.key == key)?.value.as_deref()
     }
 
     fn scan(self, scan: &Scan<'_>, visit: &mut impl FnMut(Row)) -> Result<(), SinkError> {

@@ -13,13 +13,14 @@ use whisperer_schemas::{Row, TableSchema, Value, rows_to_batch, time::DAY, time:
 
 use super::{
     BATCH_BYTES_MAX, BATCH_ROWS_MAX, ENCODING_BYTES_MAX, OPEN_FILES_MAX, PENDING_BYTES_MAX,
-    file::{OpenFile, Place},
+    file::{Finish, OpenFile, Place},
     partition_folder, table_folder,
 };
 use crate::{
     durable::STAGED_SUFFIX,
-    error::SinkError,
-    lake::Lake,
+    error::{SinkError, io},
+    failpoint,
+    lake::{Lake, LakeOptions, PartName},
     sink::{CommitFacts, StagedFile, TableSink, WrittenFile},
 };
 
@@ -134,14 +135,14 @@ impl ParquetTable {
     }
 
     fn next_place(&mut self, day: Day) -> Place {
-        let run = self.lake.options().run.as_str();
-        let name = format!("part-{run}-{:03}-{:05}.parquet", self.worker, self.sequence);
+        let number = self.sequence;
         self.sequence += 1;
+        let name = format!("part-{:03}-{number:05}{STAGED_SUFFIX}", self.worker);
         let date = day.map(|day| utc_date(day * DAY));
         let folder = partition_folder(&self.schema, date.as_deref());
         let staged = table_folder(&self.lake.staging(), self.schema.name).join(&folder);
-        let place = table_folder(self.lake.root(), self.schema.name).join(folder);
-        Place { staged: staged.join(format!("{name}{STAGED_SUFFIX}")), place: place.join(name) }
+        let folder = table_folder(self.lake.root(), self.schema.name).join(folder);
+        Place { staged: staged.join(name), folder, number }
     }
 
     fn bound_encoding(&mut self) -> Result<(), SinkError> {
@@ -164,15 +165,19 @@ impl ParquetTable {
     fn finish_files(&mut self, facts: &CommitFacts) -> Result<Vec<StagedFile>, SinkError> {
         let days: Vec<Day> = self.pending.keys().copied().collect();
         days.into_iter().try_for_each(|day| self.encode(day))?;
-        let metadata = self.metadata(facts);
         let mut files = mem::take(&mut self.full);
         files.extend(mem::take(&mut self.open).into_values());
-        files.into_iter().map(|file| file.finish(&metadata)).collect()
+        let (LakeOptions { run, generation, .. }, checkpoint) = (self.lake.options(), facts.checkpoint);
+        let name = |number| PartName { run, generation: *generation, checkpoint, worker: self.worker, number }.file();
+        let finish = Finish { metadata: &self.metadata(facts), checkpoint, name: &name };
+        let files = files.into_iter().map(|file| file.finish(&finish)).collect::<Result<Vec<_>, SinkError>>()?;
+        failpoint::pass("lake.staged").map_err(io("stage", &self.lake.staging()))?;
+        Ok(files)
     }
 
-    fn metadata(&self, facts: &CommitFacts) -> [(&'static str, String); 8] {
+    fn metadata(&self, facts: &CommitFacts) -> Vec<(&'static str, String)> {
         let options = self.lake.options();
-        [
+        let mut metadata = vec![
             ("job", options.job.clone()),
             ("job_version", options.job_version.to_string()),
             ("run", options.run.as_str().into()),
@@ -181,7 +186,12 @@ impl ParquetTable {
             ("table_version", self.schema.version.to_string()),
             ("epoch", facts.epoch.0.to_string()),
             ("source_positions", facts.positions_json()),
-        ]
+        ];
+        if options.generation > 0 {
+            metadata.push(("generation", options.generation.to_string()));
+            metadata.push(("checkpoint", facts.checkpoint.to_string()));
+        }
+        metadata
     }
 }
 
