@@ -8,6 +8,10 @@ use std::fmt::Debug;
 
 use whisperer_schemas::{KeyHash, Micros};
 
+mod memory;
+
+pub use memory::MemoryCold;
+
 /// A state on its way into or out of a cold store.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ColdState {
@@ -36,7 +40,7 @@ pub trait ColdStates: Debug {
     /// What the store answers.
     fn take(&mut self, keys: &[KeyHash]) -> Result<Vec<ColdState>, ColdError>;
 
-    /// Keys that have a timer due at or before `until`, the earliest first, at most `limit`.
+    /// Keys that have a timer due at or before `until`, the earliest first, at most `limit`; their states stay in the store.
     ///
     /// # Errors
     /// What the store answers.

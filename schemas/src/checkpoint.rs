@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{Digest, Epoch, KeyHash, Micros};
 
@@ -102,6 +103,27 @@ pub struct FileFacts {
     pub bytes: u64,
     /// xxh3-128 of its bytes, in hex.
     pub xxh3: String,
+}
+
+/// Length and xxh3-128 of bytes that come one after the other.
+#[derive(Clone, Default)]
+pub struct Checksum {
+    hasher: Box<Xxh3>,
+    bytes: u64,
+}
+
+impl Checksum {
+    /// Adds bytes.
+    pub fn update(&mut self, bytes: &[u8]) {
+        self.hasher.update(bytes);
+        self.bytes += bytes.len() as u64;
+    }
+
+    /// The facts of a file that holds these bytes.
+    #[must_use]
+    pub fn facts(&self, name: impl Into<String>, epoch: Epoch) -> FileFacts {
+        FileFacts { name: name.into(), epoch, bytes: self.bytes, xxh3: format!("{:032x}", self.hasher.digest128()) }
+    }
 }
 
 /// What one worker adds to a checkpoint.

@@ -84,6 +84,22 @@ pub enum SchemaError {
         text: CompactString,
     },
 
+    /// A delta file that is not as it was written, or that cannot be written.
+    #[error("the delta file is damaged: {detail}")]
+    Delta {
+        /// What is wrong.
+        detail: String,
+    },
+
+    /// A delta file of a later release.
+    #[error("the delta file has version {found}; this release reads up to {known}. Read it with the release that wrote it")]
+    DeltaVersion {
+        /// Its version.
+        found: u32,
+        /// The newest version that is understood here.
+        known: u32,
+    },
+
     /// Arrow refused.
     #[error("table \"{table}\" could not be laid out in Arrow")]
     Arrow {

@@ -12,12 +12,13 @@ use std::collections::HashSet;
 
 use whisperer_schemas::{
     KeyHash,
-    checkpoint::{Cut, FileFacts},
+    checkpoint::Cut,
     ids::KEY_GROUPS,
 };
 
 use super::{
-    StateStore, States,
+    StateStore, States, StatesHead,
+    base::all_full,
     error::{StoreError, damaged},
     resolve::{History, above, base_serves},
 };
@@ -108,7 +109,8 @@ fn open_sources<'a>(store: &'a dyn StateStore, cut: &Cut) -> Result<Vec<Box<dyn 
         for file in epoch {
             sources.push(store.delta_states(file)?);
         }
-        if all_full(epoch, &sources[from..])? {
+        let heads: Vec<&StatesHead> = sources[from..].iter().map(|states| states.head()).collect();
+        if all_full(epoch, &heads)? {
             return Ok(sources);
         }
     }
@@ -118,16 +120,6 @@ fn open_sources<'a>(store: &'a dyn StateStore, cut: &Cut) -> Result<Vec<Box<dyn 
     }
     sources.push(base);
     Ok(sources)
-}
-
-/// Whether the deltas of an epoch are full: all are, or none is.
-pub(crate) fn all_full(files: &[&FileFacts], states: &[Box<dyn States + '_>]) -> Result<bool, StoreError> {
-    let full = states.iter().filter(|states| states.head().full).count();
-    if full > 0 && full < states.len() {
-        let other = states.iter().position(|states| !states.head().full).unwrap_or_default();
-        return Err(damaged(&files[other].name, "it holds what changed, other workers' deltas of the same epoch hold all"));
-    }
-    Ok(full > 0)
 }
 
 /// Reads everything that a checkpoint needs and checks it; gives how many states it holds.

@@ -14,21 +14,48 @@
 //! ```text
 //! read every manifest ─▶ resolve::choose ─▶ create_manifest(resolve::claim) ─▶ prepare(cut) ─▶ Loading::open, states
 //!   each checkpoint: write_delta by every worker ─▶ create_manifest (false: fenced, stop) ─▶ publish what waited for it
-//!   now and then:    resolve::mergeable ─▶ merge;  resolve::removable ─▶ remove
+//!   now and then:    resolve::removable ─▶ remove, and then resolve::mergeable ─▶ merge
 //! ```
 
-use std::fmt::Debug;
+use std::{fmt::Debug, path::Path};
 
 use whisperer_schemas::{
     Epoch, KeyHash,
     checkpoint::{Base, Cut, Delta, FileFacts, Manifest},
 };
 
+mod base;
+pub mod conformance;
+pub mod disk;
 mod error;
+pub mod failpoint;
+pub mod fault;
+mod files;
+mod folder;
 pub mod load;
+mod manifest_file;
+mod memory;
 pub mod resolve;
 
-pub use self::{error::StoreError, load::Loading};
+pub use self::{base::BaseKind, error::StoreError, folder::FolderStore, load::Loading, memory::MemoryStore};
+
+/// What a process is for a store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The one process of a cluster that commits checkpoints and writes the base.
+    Coordinator,
+    /// Any other, among them those that only look.
+    Member,
+}
+
+impl Role {
+    fn writes(self, doing: &'static str, base: &Path) -> Result<(), StoreError> {
+        match self {
+            Role::Coordinator => Ok(()),
+            Role::Member => Err(StoreError::Member { doing, path: base.into() }),
+        }
+    }
+}
 
 /// A durable store of checkpoints, shared by the workers of a process. Every call that writes is durable when it returns.
 pub trait StateStore: Debug + Send + Sync {

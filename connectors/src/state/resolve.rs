@@ -10,7 +10,7 @@
 //! 1. The numbers of a generation are consecutive, from its claim on: a process whose create fails stops.
 //! 2. Along the live line (here 9, 3, 2) epochs ascend. It is walked from the newest manifest back: a checkpoint follows the number
 //!    before it, a claim follows the checkpoint that it says it was restored from.
-//! 3. The base never holds what lies after the oldest checkpoint that is kept, so each of them can be restored.
+//! 3. The base never holds what lies after the oldest checkpoint that is there, so each of them can be restored.
 //! 4. A file that a kept manifest names is kept. The newest manifest and the newest claim are kept whatever happens: a process of an older
 //!    generation that wakes up must find its next number taken, or a larger one.
 
@@ -246,11 +246,13 @@ pub fn base_serves(cut: &Cut, base: Epoch) -> bool {
     (cut.base.epoch..=cut.epoch).contains(&base)
 }
 
-/// What may be merged into `base`, the one that is there: deltas up to the oldest checkpoint that is kept, and of those only such as
-/// belong to a checkpoint whose outputs are out. `published` is its number; none where nothing is.
+/// What may be merged into `base`, the one that is there: deltas up to the oldest checkpoint that is there, and of those only such as
+/// belong to a checkpoint whose outputs are out. `published` is its number; none where nothing is. What [`removable`] tells is removed,
+/// and forgotten by the history, before: as long as a manifest is there, somebody may restore it.
 #[must_use]
 pub fn mergeable(history: &History, base: &Base, retention: Retention, published: Option<u64>) -> Option<Merge> {
-    let oldest = history.kept(retention).filter_map(|(_, manifest)| manifest?.cut.as_ref()).map(|cut| cut.epoch).min()?;
+    let cuts = history.entries.values().flatten().filter_map(|manifest| manifest.cut.as_ref());
+    let oldest = cuts.map(|cut| cut.epoch).min()?;
     let merged = |number: &u64| {
         let cut = history.cut(*number)?;
         (Some(*number) <= published && cut.epoch <= oldest).then_some(cut)
