@@ -5,13 +5,15 @@ mod checkpointed;
 use std::path::Path;
 
 use tempfile::TempDir;
+use whisperer_schemas::Row;
 use whisperer_sinks::{
     Existing, Lake, LakeOptions, RunId, SinkError, TableLog, TableSink,
     conformance::{sample_facts, sample_row, sample_schema},
     fault::FaultyDisk,
+    read_table,
 };
 
-use checkpointed::{JOB, Job, assert_rows, has_rows, logs};
+use checkpointed::{JOB, Job, assert_rows, logs};
 
 /// What a crash takes with it of what was not synced.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +50,11 @@ fn crash(disk: FaultyDisk, loss: Loss) {
 
 /// A generation's life: it recovers, takes three checkpoints and stages for a fourth.
 fn live(job: &mut Job) -> Result<(), SinkError> {
-    let lake = job.start()?;
+    let mut lake = job.start()?;
     for count in [6, 0, 5] {
-        job.checkpoint(&lake, count)?;
+        job.checkpoint(&mut lake, count)?;
     }
-    job.stage(&lake, 4).map(|_| ())
+    job.stage(&mut lake, 4).map(|_| ())
 }
 
 /// Runs a generation that breaks after `steps`, and the one after it; says whether it broke.
@@ -75,15 +77,15 @@ fn every_step_may_be_the_last() {
             for steps in 0.. {
                 let (root, aside) = folders();
                 let mut job = Job::new(root.path(), "r1", log);
-                let lake = job.start().expect("start");
-                job.checkpoint(&lake, 8).expect("checkpoint");
+                let mut lake = job.start().expect("start");
+                job.checkpoint(&mut lake, 8).expect("checkpoint");
                 drop(lake);
                 let Some(point) = crash_after(&mut job, steps, aside.path(), loss) else { break };
                 points.push(point);
                 let when = format!("{log:?}, {loss:?}, {steps} steps, broke at {point}");
-                let lake = job.start().unwrap_or_else(|error| panic!("{error}: {when}"));
+                let mut lake = job.start().unwrap_or_else(|error| panic!("{error}: {when}"));
                 job.assert_whole(&when);
-                job.checkpoint(&lake, 3).expect("checkpoint");
+                job.checkpoint(&mut lake, 3).expect("checkpoint");
                 job.assert_whole(&when);
             }
             points.sort_unstable();
@@ -100,10 +102,10 @@ fn recovery_may_die_at_every_step() {
         for steps in 0.. {
             let (root, aside) = folders();
             let mut job = Job::new(root.path(), "r1", log);
-            let lake = job.start().expect("start");
-            job.checkpoint(&lake, 8).expect("checkpoint");
-            let staged = job.stage(&lake, 6).expect("stage");
-            job.commit(&lake, &staged, 6);
+            let mut lake = job.start().expect("start");
+            job.checkpoint(&mut lake, 8).expect("checkpoint");
+            let staged = job.stage(&mut lake, 6).expect("stage");
+            job.commit(&lake.lake, &staged, 6);
             drop(lake);
             let mut broke = None;
             for _ in 0..2 {
@@ -113,10 +115,10 @@ fn recovery_may_die_at_every_step() {
                 assert_eq!(ended.is_err(), broke.is_some(), "{ended:?}");
                 crash(disk, Loss::All);
             }
-            let lake = job.start().expect("start");
+            let mut lake = job.start().expect("start");
             let when = format!("{log:?}, {steps} steps, broke at {broke:?}");
             job.assert_whole(&when);
-            job.checkpoint(&lake, 3).expect("checkpoint");
+            job.checkpoint(&mut lake, 3).expect("checkpoint");
             job.assert_whole(&when);
             if broke.is_none() {
                 break;
@@ -163,4 +165,11 @@ fn plain_run(root: &Path, run: &str, log: TableLog, rows: std::ops::Range<u64>) 
     let mut table = lake.table(sample_schema(), 0);
     table.write(rows.map(sample_row).collect())?;
     table.commit(&sample_facts(1)).map(|_| ())
+}
+
+/// Whether readers see exactly these rows.
+fn has_rows(root: &Path, expected: std::ops::Range<u64>) -> bool {
+    let mut rows = read_table(root, JOB, &sample_schema()).expect("whole files");
+    rows.sort_by_key(|row| format!("{:?}", row.values[0]));
+    rows == expected.map(sample_row).collect::<Vec<Row>>()
 }
