@@ -2,7 +2,7 @@
 
 mod checkpointed;
 
-use std::fs;
+use std::{collections::BTreeMap, fs, path::Path};
 
 use tempfile::TempDir;
 use whisperer_schemas::{Digest, row_hash};
@@ -12,7 +12,7 @@ use whisperer_sinks::{
     digest_of_table, manifest,
 };
 
-use checkpointed::{JOB, Job, assert_rows, files_below, logs, names_below};
+use checkpointed::{Generation, JOB, Job, assert_rows, files_below, logs};
 
 fn folder() -> TempDir {
     tempfile::tempdir().expect("a temporary folder")
@@ -29,13 +29,13 @@ fn commits_of_generations_add_up() {
         let folder = folder();
         let mut job = Job::new(folder.path(), "r1", log);
         for generation in 1..=3 {
-            let lake = job.start().expect("start");
+            let mut lake = job.start().expect("start");
             job.assert_whole("after a start");
             for _ in 0..4 {
-                job.checkpoint(&lake, 7).expect("checkpoint");
+                job.checkpoint(&mut lake, 7).expect("checkpoint");
                 job.assert_whole("after a checkpoint");
             }
-            let written = lake.written().expect("read");
+            let written = lake.lake.written().expect("read");
             assert_eq!(written.iter().map(|file| file.rows).sum::<u64>(), generation * 28);
             assert!(written.iter().all(|file| file.table == "decisions" && file.path.starts_with("decisions")));
         }
@@ -55,21 +55,21 @@ fn listed_files_are_rolled_forward_and_others_removed() {
         for renamed in 0..=4 {
             let folder = folder();
             let mut job = Job::new(folder.path(), "r1", log);
-            let lake = job.start().expect("start");
-            job.checkpoint(&lake, 10).expect("checkpoint");
-            let staged = job.stage(&lake, 10).expect("stage");
-            job.commit(&lake, &staged, 10);
+            let mut lake = job.start().expect("start");
+            job.checkpoint(&mut lake, 10).expect("checkpoint");
+            let staged = job.stage(&mut lake, 10).expect("stage");
+            job.commit(&lake.lake, &staged, 10);
             for file in staged.iter().take(renamed) {
                 fs::create_dir_all(file.place.parent().expect("a folder")).expect("create");
                 fs::rename(&file.staged, &file.place).expect("rename");
             }
-            let unlisted = job.stage(&lake, 5).expect("stage");
+            let unlisted = job.stage(&mut lake, 5).expect("stage");
             assert!(!unlisted.is_empty());
             drop(lake);
-            let lake = job.start().expect("go on");
+            let mut lake = job.start().expect("go on");
             job.assert_whole("after the restart");
             assert!(files_below(&folder.path().join("_staging"), "staged").is_empty(), "{renamed}");
-            job.checkpoint(&lake, 10).expect("checkpoint");
+            job.checkpoint(&mut lake, 10).expect("checkpoint");
             job.assert_whole("after the next checkpoint");
         }
     }
@@ -80,9 +80,9 @@ fn listed_files_are_rolled_forward_and_others_removed() {
 fn opening_leaves_staged_files() {
     let folder = folder();
     let mut job = Job::new(folder.path(), "r1", TableLog::None);
-    let lake = job.start().expect("start");
-    let staged = job.stage(&lake, 10).expect("stage");
-    job.commit(&lake, &staged, 10);
+    let mut lake = job.start().expect("start");
+    let staged = job.stage(&mut lake, 10).expect("stage");
+    job.commit(&lake.lake, &staged, 10);
     drop(lake);
     let count = || files_below(&folder.path().join("_staging"), "staged").len();
     drop(Lake::open(job.options(2, 0)).expect("open"));
@@ -132,26 +132,24 @@ fn a_fenced_generation_changes_nothing() {
     for log in logs() {
         let folder = folder();
         let mut job = Job::new(folder.path(), "r1", log);
-        let stopped = job.start().expect("start");
-        job.checkpoint(&stopped, 10).expect("checkpoint");
-        let last = job.stage(&stopped, 10).expect("stage");
-        job.commit(&stopped, &last, 10);
+        let mut stopped = job.start().expect("start");
+        job.checkpoint(&mut stopped, 10).expect("checkpoint");
+        let last = job.stage(&mut stopped, 10).expect("stage");
+        job.commit(&stopped.lake, &last, 10);
         // It is stopped here: the manifest is committed, nothing is published. Its locks are held.
-        let lake = job.start().expect("a lock of an earlier generation is no obstacle");
+        let mut lake = job.start().expect("a lock of an earlier generation is no obstacle");
         job.assert_whole("after the successor has started");
-        job.checkpoint(&lake, 10).expect("checkpoint");
+        job.checkpoint(&mut lake, 10).expect("checkpoint");
 
         let before = names_below(folder.path());
-        stopped.publish(&last).expect("it is done already");
-        let mut late = stopped.table(sample_schema(), 0);
-        late.write((900..910).map(sample_row).collect()).expect("rows wait");
-        late.stage(&job.facts()).expect("nobody looks there");
+        stopped.lake.publish(&last).expect("it is done already");
+        job.stage(&mut stopped, 10).expect("nobody looks there");
         job.assert_whole("after the stopped one has gone on");
         assert_eq!(names_below(folder.path()), before);
         let fenced = Lake::open(job.options(1, 0)).expect_err("its turn is over");
         assert!(matches!(fenced, SinkError::Fenced { generation: 1, .. }), "{fenced}");
         drop(stopped);
-        job.checkpoint(&lake, 10).expect("checkpoint");
+        job.checkpoint(&mut lake, 10).expect("checkpoint");
         job.assert_whole("after the stopped one has ended");
     }
 }
@@ -163,12 +161,12 @@ fn an_older_checkpoint_takes_later_output_back() {
     for log in logs() {
         let folder = folder();
         let mut job = Job::new(folder.path(), "r1", log);
-        let stopped = job.start().expect("start");
+        let mut stopped = job.start().expect("start");
         for _ in 0..3 {
-            job.checkpoint(&stopped, 10).expect("checkpoint");
+            job.checkpoint(&mut stopped, 10).expect("checkpoint");
         }
-        let last = job.stage(&stopped, 10).expect("stage");
-        job.commit(&stopped, &last, 10);
+        let last = job.stage(&mut stopped, 10).expect("stage");
+        job.commit(&stopped.lake, &last, 10);
         let older = job.manifests[2].clone();
         let claimed = job.claim();
         let lake = Lake::open(job.options(claimed, 0)).expect("open");
@@ -184,10 +182,10 @@ fn an_older_checkpoint_takes_later_output_back() {
         job.manifests.truncate(3);
         job.manifests.push(checkpointed::Manifest { number: claimed, listed: None, rows: 20 });
         job.assert_whole("after the older checkpoint was restored");
-        let late = stopped.publish(&last).expect_err("what it would publish is gone");
+        let late = stopped.lake.publish(&last).expect_err("what it would publish is gone");
         assert!(matches!(late, SinkError::Lost { .. }), "{late}");
         job.assert_whole("after the stopped one has failed");
-        job.checkpoint(&lake, 15).expect("checkpoint");
+        job.checkpoint(&mut Generation::new(lake), 15).expect("checkpoint");
         job.assert_whole("after the next checkpoint");
     }
 }
@@ -204,16 +202,16 @@ fn first_checkpoint_replaces() {
             table.commit(&sample_facts(1)).expect("commit");
             drop(table);
             let mut job = Job::new(folder.path(), "new", log);
-            let lake = job.start().expect("start");
+            let mut lake = job.start().expect("start");
             assert_rows(folder.path(), 500..520, "until the first checkpoint");
-            let staged = job.stage(&lake, 10).expect("stage");
+            let staged = job.stage(&mut lake, 10).expect("stage");
             assert_rows(folder.path(), 500..520, "until it is committed");
-            job.commit(&lake, &staged, 10);
+            job.commit(&lake.lake, &staged, 10);
             if dies {
                 drop(lake);
                 job.start().expect("go on");
             } else {
-                lake.publish(&staged).expect("publish");
+                lake.lake.publish(&staged).expect("publish");
             }
             job.assert_whole("after the first checkpoint");
         }
@@ -226,10 +224,10 @@ fn a_run_ends_and_may_end_again() {
     let folder = folder();
     let mut job = Job::new(folder.path(), "r1", TableLog::None);
     for _ in 0..2 {
-        let lake = job.start().expect("start");
-        job.checkpoint(&lake, 10).expect("checkpoint");
-        let files = lake.written().expect("read");
-        let LakeOptions { job: name, job_version, run, .. } = lake.options().clone();
+        let mut lake = job.start().expect("start");
+        job.checkpoint(&mut lake, 10).expect("checkpoint");
+        let files = lake.lake.written().expect("read");
+        let LakeOptions { job: name, job_version, run, .. } = lake.lake.options().clone();
         let run = RunManifest {
             version: manifest::MANIFEST_VERSION,
             run: run.as_str().into(),
@@ -246,7 +244,7 @@ fn a_run_ends_and_may_end_again() {
             digests: Default::default(),
             files,
         };
-        let path = lake.finish(&run).expect("finish");
+        let path = lake.lake.finish(&run).expect("finish");
         assert_eq!(RunManifest::read(&path).expect("read"), run);
         assert!(files_below(&folder.path().join("_staging"), "json").is_empty());
     }
@@ -258,11 +256,20 @@ fn a_run_ends_and_may_end_again() {
 fn a_lost_file_is_an_error() {
     let folder = folder();
     let mut job = Job::new(folder.path(), "r1", TableLog::None);
-    let lake = job.start().expect("start");
-    let staged = job.stage(&lake, 10).expect("stage");
-    job.commit(&lake, &staged, 10);
+    let mut lake = job.start().expect("start");
+    let staged = job.stage(&mut lake, 10).expect("stage");
+    job.commit(&lake.lake, &staged, 10);
     fs::remove_file(&staged[1].staged).expect("remove");
     drop(lake);
-    let lost = job.start().expect_err("a file is gone");
+    let lost = job.start().map(|_| ()).expect_err("a file is gone");
     assert!(matches!(&lost, SinkError::Lost { path, .. } if *path == staged[1].place), "{lost}");
+}
+
+/// How often each file name occurs below a folder.
+fn names_below(folder: &Path) -> BTreeMap<String, usize> {
+    let mut names = BTreeMap::new();
+    for path in files_below(folder, "parquet") {
+        *names.entry(path.file_name().unwrap_or_default().to_string_lossy().into_owned()).or_default() += 1;
+    }
+    names
 }

@@ -10,7 +10,7 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use whisperer_schemas::{ColumnType, Epoch, PartitionId, Position, Row, Value, time::parse_rfc3339};
 use whisperer_sinks::{
-    Existing, Lake, LakeOptions, MemoryTable, Ndjson, RunId, TableSink,
+    Existing, Lake, LakeOptions, MemoryTable, Ndjson, RunId, TableLog, TableSink,
     conformance::{Harness, run_all, sample_schema},
     read_table,
 };
@@ -33,23 +33,20 @@ fn memory() {
     run_all(|| Box::new(Memory(MemoryTable::new())));
 }
 
-/// Goal: Parquet files appear whole or not at all, and hold what was written.
+/// Goal: Parquet files appear whole or not at all, and hold what was written; with a log and without.
 #[test]
 fn parquet() {
     struct Parquet {
         folder: TempDir,
         runs: u32,
+        log: TableLog,
     }
     impl Harness for Parquet {
         fn open(&mut self) -> Box<dyn TableSink> {
             self.runs += 1;
-            let options = LakeOptions {
-                root: self.folder.path().join("lake"),
-                job: "engagement".into(),
-                job_version: 1,
-                run: RunId::new(format!("run-{}", self.runs)).expect("a plain name"),
-                existing: Existing::Replace,
-            };
+            let run = RunId::new(format!("run-{}", self.runs)).expect("a plain name");
+            let options = LakeOptions::new(&self.folder.path().join("lake"), "engagement", 1, run);
+            let options = LakeOptions { existing: Existing::Replace, log: self.log, ..options };
             Box::new(Lake::open(options).expect("open the lake").table(sample_schema(), 0))
         }
         fn visible(&self) -> Vec<Row> {
@@ -60,7 +57,12 @@ fn parquet() {
             files.iter().filter(|path| path.extension().is_some_and(|ending| ending == "staged")).count()
         }
     }
-    run_all(|| Box::new(Parquet { folder: tempfile::tempdir().expect("a temporary folder"), runs: 0 }));
+    let logs: &[TableLog] =
+        if cfg!(feature = "delta") { &[TableLog::None, TableLog::Delta] } else { &[TableLog::None] };
+    for log in logs {
+        let folder = || tempfile::tempdir().expect("a temporary folder");
+        run_all(|| Box::new(Parquet { folder: folder(), runs: 0, log: *log }));
+    }
 }
 
 /// Goal: an NDJSON file appears whole or not at all, and every value reads back from its JSON form.

@@ -22,7 +22,7 @@ fn folder() -> TempDir {
 
 fn options(root: &Path, job: &str, run: &str, existing: Existing) -> LakeOptions {
     let run = RunId::new(run).expect("a plain name");
-    LakeOptions { root: root.into(), job: job.into(), job_version: 4, run, existing }
+    LakeOptions { existing, ..LakeOptions::new(root, job, 4, run) }
 }
 
 fn open(root: &Path, run: &str, existing: Existing) -> Arc<Lake> {

@@ -2,15 +2,12 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    fs,
+    fmt, fs,
     path::{Path, PathBuf},
     time::UNIX_EPOCH,
 };
 
-use deltalake_core::{
-    DeltaTableError,
-    kernel::{Action, Add, MetadataExt, Remove, StructField, StructType, Transaction, new_metadata},
-};
+use deltalake_core::kernel::{Action, Add, MetadataExt, Remove, StructField, StructType, Transaction, new_metadata};
 use serde_json::json;
 use whisperer_schemas::TableSchema;
 
@@ -37,7 +34,7 @@ impl Next<'_> {
         let Some(schema) = self.schema_of(&files)? else { return Ok(None) };
         let (adds, partition) = self.adds(&files)?;
         let metadata = new_metadata(&schema, partition, BTreeMap::<String, String>::new());
-        let metadata = metadata.and_then(|metadata| metadata.with_name(self.table.into())).map_err(self.failed())?;
+        let metadata = metadata.map_err(self.failed())?.with_name(self.table.into()).map_err(self.failed())?;
         let protocol = json!({ "protocol": { "minReaderVersion": 1, "minWriterVersion": 2 } }).to_string();
         let mut lines = vec![self.information(), protocol];
         lines.extend(self.lines(vec![Action::Metadata(metadata)])?);
@@ -172,7 +169,7 @@ impl Next<'_> {
         self.folder.join(path.strip_prefix(self.table).unwrap_or(path))
     }
 
-    fn failed(&self) -> impl FnOnce(DeltaTableError) -> SinkError {
+    fn failed<E: fmt::Display>(&self) -> impl FnOnce(E) -> SinkError {
         super::failed("write", self.folder)
     }
 }

@@ -211,7 +211,8 @@ fn is_among(file: &str, paths: &[PathBuf]) -> bool {
     paths.iter().any(|path| path.file_name().is_some_and(|name| name == file))
 }
 
-fn failed(doing: &'static str, folder: &Path) -> impl FnOnce(deltalake_core::DeltaTableError) -> SinkError {
+/// Turns an error of the library, which has several kinds, into ours.
+fn failed<E: fmt::Display>(doing: &'static str, folder: &Path) -> impl FnOnce(E) -> SinkError {
     let path = folder.to_owned();
     move |error| SinkError::Log { doing, path, detail: error.to_string() }
 }

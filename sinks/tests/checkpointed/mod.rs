@@ -1,7 +1,6 @@
 //! A job with checkpoints as the lake sees it: generations that stage, have a manifest list it, publish, and go on from the newest.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -9,7 +8,8 @@ use std::{
 
 use whisperer_schemas::{Epoch, Row};
 use whisperer_sinks::{
-    CommitFacts, Existing, Lake, LakeOptions, Recovery, RunId, SinkError, StagedFile, TableLog, TableSink,
+    CommitFacts, Existing, Lake, LakeOptions, ParquetTable, Recovery, RunId, SinkError, StagedFile, TableLog,
+    TableSink,
     conformance::{sample_row, sample_schema},
     read_table,
 };
@@ -24,6 +24,19 @@ pub struct Manifest {
     pub listed: Option<Vec<String>>,
     /// Rows up to this one are in it or in an earlier one.
     pub rows: u64,
+}
+
+/// One generation: its lake and the writers of its two workers.
+pub struct Generation {
+    pub lake: Arc<Lake>,
+    tables: [ParquetTable; 2],
+}
+
+impl Generation {
+    pub fn new(lake: Arc<Lake>) -> Generation {
+        let tables = [0, 1].map(|worker| lake.table(sample_schema(), worker));
+        Generation { lake, tables }
+    }
 }
 
 /// A job's manifests and the folder of its lake.
@@ -67,11 +80,11 @@ impl Job {
     }
 
     /// Starts a generation as one process, and recovers.
-    pub fn start(&mut self) -> Result<Arc<Lake>, SinkError> {
+    pub fn start(&mut self) -> Result<Generation, SinkError> {
         let claimed = self.claim();
         let lake = Lake::open(self.options(claimed, 0))?;
         self.recover(&lake, claimed, self.cut(), false)?;
-        Ok(lake)
+        Ok(Generation::new(lake))
     }
 
     pub fn recover(
@@ -91,13 +104,12 @@ impl Job {
     }
 
     /// Writes `count` rows more on two workers and stages them for the next checkpoint.
-    pub fn stage(&self, lake: &Arc<Lake>, count: u64) -> Result<Vec<StagedFile>, SinkError> {
-        let facts = self.facts();
+    pub fn stage(&self, generation: &mut Generation, count: u64) -> Result<Vec<StagedFile>, SinkError> {
+        let (facts, from) = (self.facts(), self.rows());
         let mut staged = Vec::new();
-        for worker in 0..2 {
-            let mut table = lake.table(sample_schema(), worker as usize);
-            let from = self.rows();
-            table.write((from..from + count).filter(|row| row % 2 == worker).map(sample_row).collect())?;
+        for (worker, table) in generation.tables.iter_mut().enumerate() {
+            let rows = (from..from + count).filter(|row| row % 2 == worker as u64);
+            table.write(rows.map(sample_row).collect())?;
             staged.extend(table.stage(&facts)?);
         }
         Ok(staged)
@@ -115,10 +127,10 @@ impl Job {
     }
 
     /// A whole checkpoint.
-    pub fn checkpoint(&mut self, lake: &Arc<Lake>, count: u64) -> Result<(), SinkError> {
-        let staged = self.stage(lake, count)?;
-        self.commit(lake, &staged, count);
-        lake.publish(&staged).map(|_| ())
+    pub fn checkpoint(&mut self, generation: &mut Generation, count: u64) -> Result<(), SinkError> {
+        let staged = self.stage(generation, count)?;
+        self.commit(&generation.lake, &staged, count);
+        generation.lake.publish(&staged).map(|_| ())
     }
 
     /// The rows that readers see are those of the committed checkpoints, each once.
@@ -138,13 +150,6 @@ pub fn assert_rows(root: &Path, expected: std::ops::Range<u64>, when: &str) {
     let expected: Vec<Row> = expected.map(sample_row).collect();
     assert_eq!(ids(&rows), ids(&expected), "{when}");
     assert!(rows == expected, "values of rows {when}");
-}
-
-/// Whether readers see exactly these rows.
-pub fn has_rows(root: &Path, expected: std::ops::Range<u64>) -> bool {
-    let mut rows = read_table(root, JOB, &sample_schema()).expect("whole files");
-    rows.sort_by_key(|row| format!("{:?}", row.values[0]));
-    rows == expected.map(sample_row).collect::<Vec<Row>>()
 }
 
 /// The log names the files that are there, each once.
@@ -184,13 +189,4 @@ pub fn files_below(folder: &Path, ending: &str) -> Vec<PathBuf> {
 /// The kinds of log that this build has.
 pub fn logs() -> Vec<TableLog> {
     if cfg!(feature = "delta") { vec![TableLog::None, TableLog::Delta] } else { vec![TableLog::None] }
-}
-
-/// How often each file name occurs below a folder.
-pub fn names_below(folder: &Path) -> BTreeMap<String, usize> {
-    let mut names = BTreeMap::new();
-    for path in files_below(folder, "parquet") {
-        *names.entry(path.file_name().unwrap_or_default().to_string_lossy().into_owned()).or_default() += 1;
-    }
-    names
 }
