@@ -13,6 +13,7 @@
 
 mod behaviour;
 mod errors;
+mod kafka_sink;
 mod model;
 mod names;
 mod overrides;
@@ -38,6 +39,7 @@ use whisperer_operators::spec::{JobError, JobSpec, Span};
 
 pub use errors::JobFileErrors;
 pub use overrides::Overrides;
+pub use kafka_sink::{Delivery, KafkaSink, TopicShape};
 pub use sink::{LakeTable, SinkSettings};
 
 use problems::{Place, Problems};
