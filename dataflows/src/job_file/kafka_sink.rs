@@ -121,7 +121,8 @@ fn read_properties(value: &Value<'_>) -> Option<BTreeMap<String, String>> {
         }
     }
     for name in properties.keys().filter(|name| FIXED_PROPERTIES.contains(&name.as_str())) {
-        let hint = if name == "bootstrap.servers" { "write it as \"brokers\"" } else { "it is the sink's own: leave it out" };
+        let hint =
+            if name == "bootstrap.servers" { "write it as \"brokers\"" } else { "it is the sink's own: leave it out" };
         value.problem_at_key(format!("the property \"{name}\" cannot be set"), Some(hint));
         right = false;
     }

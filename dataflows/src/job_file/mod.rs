@@ -38,8 +38,8 @@ use whisperer_connectors::{file::FileOptions, format::FormatOptions, generator::
 use whisperer_operators::spec::{JobError, JobSpec, Span};
 
 pub use errors::JobFileErrors;
-pub use overrides::Overrides;
 pub use kafka_sink::{Delivery, KafkaSink, TopicShape};
+pub use overrides::Overrides;
 pub use sink::{LakeTable, SinkSettings};
 
 use problems::{Place, Problems};

@@ -57,7 +57,8 @@ pub(super) fn with_record<T>(
     number: u64,
     take: impl FnOnce(&Message<'_, &[Header<'_>]>) -> T,
 ) -> T {
-    let value = serde_json::to_vec(&Commit { number, by: by.into() }).expect("numbers and texts always have a JSON form");
+    let value =
+        serde_json::to_vec(&Commit { number, by: by.into() }).expect("numbers and texts always have a JSON form");
     take(&Message { key: Some(maker.as_bytes()), value: Some(&value), headers: &[], timestamp: None })
 }
 

@@ -25,6 +25,16 @@ pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 const FIXED: [&str; 6] =
     ["acks", "bootstrap.servers", "enable.idempotence", "isolation.level", "request.required.acks", "transactional.id"];
 
+/// Settings that the sink chooses and the user may change, with their other names. Keys go to the partitions that Java's producers would
+/// choose, so that topics can be joined.
+const CHOSEN: [(&str, &str, &str); 5] = [
+    ("compression.type", "compression.codec", "zstd"),
+    ("linger.ms", "queue.buffering.max.ms", LINGER_MS),
+    ("partitioner", "partitioner", "murmur2_random"),
+    ("queue.buffering.max.kbytes", "queue.buffering.max.kbytes", IN_FLIGHT_KILOBYTES_MAX),
+    ("queue.buffering.max.messages", "queue.buffering.max.messages", IN_FLIGHT_MESSAGES_MAX),
+];
+
 /// Settings that only producers have: consumers warn of them.
 const OF_PRODUCERS: [&str; 19] = [
     "acks",
@@ -113,12 +123,12 @@ impl KafkaOptions {
     /// Settings of a producer that writes everything once and in order.
     pub(super) fn producer(&self) -> ClientConfig {
         let mut config = self.client();
-        config.set("queue.buffering.max.messages", IN_FLIGHT_MESSAGES_MAX);
-        config.set("queue.buffering.max.kbytes", IN_FLIGHT_KILOBYTES_MAX);
-        config.set("linger.ms", LINGER_MS);
-        config.set("compression.type", "zstd");
-        // Keys go to the partitions that Java's producers would choose, so that topics can be joined.
-        config.set("partitioner", "murmur2_random");
+        for (name, alias, value) in CHOSEN {
+            // Two names of one setting must not both be set.
+            if !self.properties.contains_key(alias) {
+                config.set(name, value);
+            }
+        }
         if !self.properties.contains_key("delivery.timeout.ms") {
             config.set("message.timeout.ms", DELIVERY_TIMEOUT_MS.to_string());
         }
@@ -210,7 +220,15 @@ mod tests {
     fn options(properties: &[(&str, &str)]) -> KafkaOptions {
         let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         let (job, sink) = ("engagement".into(), "decisions".into());
-        KafkaOptions { brokers: "b:1".into(), topic: "t".into(), properties, job, sink, workers: 1, ..Default::default() }
+        KafkaOptions {
+            brokers: "b:1".into(),
+            topic: "t".into(),
+            properties,
+            job,
+            sink,
+            workers: 1,
+            ..Default::default()
+        }
     }
 
     /// Goal: the user's settings arrive, those that promises rest on do not change, and consumers are spared those of producers.

@@ -90,14 +90,14 @@ fn advice(code: Code) -> (&'static str, Fault, bool) {
         Code::GroupAuthorizationFailed => {
             ("the user needs the right to read groups whose name begins with \"whisperer.\"", Fault::User, false)
         }
-        Code::TransactionalIdAuthorizationFailed => (
-            "the user needs the right to write transactional ids that begin with \"whisperer.\"",
+        Code::TransactionalIdAuthorizationFailed => {
+            ("the user needs the right to write transactional ids that begin with \"whisperer.\"", Fault::User, false)
+        }
+        Code::InvalidTransactionTimeout => (
+            "\"transaction.timeout.ms\" must not exceed the broker's \"transaction.max.timeout.ms\"",
             Fault::User,
             false,
         ),
-        Code::InvalidTransactionTimeout => {
-            ("\"transaction.timeout.ms\" must not exceed the broker's \"transaction.max.timeout.ms\"", Fault::User, false)
-        }
         Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL => {
             ("see the \"sasl.\" and \"ssl.\" properties of the sink", Fault::User, false)
         }
@@ -134,11 +134,9 @@ pub(super) fn ensure_topic(
     create: Option<CreateTopic>,
     config: &[(&str, &str)],
 ) -> Result<(), SinkError> {
-    let admin: AdminClient<Logs> = rdkafka::config::FromClientConfigAndContext::from_config_and_context(
-        &options.client(),
-        Logs,
-    )
-    .map_err(|error| refused("open", topic, &error))?;
+    let admin: AdminClient<Logs> =
+        rdkafka::config::FromClientConfigAndContext::from_config_and_context(&options.client(), Logs)
+            .map_err(|error| refused("open", topic, &error))?;
     let refusal = create.and_then(|create| create_topic(&admin, topic, create, config).err());
     let started = Instant::now();
     loop {

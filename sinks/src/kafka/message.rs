@@ -135,7 +135,12 @@ mod tests {
         vec![
             Message { key: Some(b"k"), value: Some(b"{}"), headers: &[("id", b"7"), ("", b"")], timestamp: Some(0) },
             Message { key: None, value: Some(b""), headers: &[], timestamp: None },
-            Message { key: Some(&[7; 300]), value: None, headers: &[("gr\u{fc}n", &[0, 255])], timestamp: Some(1 << 41) },
+            Message {
+                key: Some(&[7; 300]),
+                value: None,
+                headers: &[("gr\u{fc}n", &[0, 255])],
+                timestamp: Some(1 << 41),
+            },
         ]
     }
 

@@ -114,7 +114,7 @@ impl Reader {
         loop {
             match self.try_offsets(which) {
                 Ok(offsets) => return Ok(offsets),
-                // A leader that is just being elected: the library asks again by itself only for some requests.
+                // A leader that is just being elected, a broker that has not heard of a new topic: the library asks again only for some.
                 Err(error) if hopeless(&error) || started.elapsed() >= REQUEST_TIMEOUT => {
                     return Err(self.refused(&error));
                 }
@@ -162,8 +162,6 @@ fn hopeless(error: &KafkaError) -> bool {
                 Code::TopicAuthorizationFailed
                     | Code::GroupAuthorizationFailed
                     | Code::Authentication
-                    | Code::UnknownTopic
-                    | Code::UnknownTopicOrPartition
                     | Code::Fatal
             )
         )

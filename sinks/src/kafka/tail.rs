@@ -154,8 +154,12 @@ mod tests {
         for end in 0..=log.len() {
             // Compaction may take out any rows but the last of the key.
             for gone in 0..1_usize << end.saturating_sub(1) {
-                let left: Vec<Mark> =
-                    log[..end].iter().enumerate().filter(|(at, _)| gone >> at & 1 == 0).map(|(_, mark)| *mark).collect();
+                let left: Vec<Mark> = log[..end]
+                    .iter()
+                    .enumerate()
+                    .filter(|(at, _)| gone >> at & 1 == 0)
+                    .map(|(_, mark)| *mark)
+                    .collect();
                 let mut tail = tail(&left);
                 let written: Vec<Mark> = log.iter().copied().filter(|mark| !tail.take(*mark)).collect();
                 let last = left.iter().chain(&written).next_back();

@@ -36,6 +36,9 @@ const ATTEMPTS_MAX: u32 = 6;
 /// The pause before the second attempt; it doubles each time.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How long the library may take to tell what it knows already.
+const REASON_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Writes a table's rows to a topic, a transaction for each checkpoint.
 pub struct KafkaOutbox {
     options: KafkaOptions,
@@ -83,8 +86,7 @@ impl KafkaOutbox {
 
     fn take_over(&mut self, earlier: &[String]) -> Result<BTreeMap<String, u64>, SinkError> {
         let KafkaOptions { worker, workers, .. } = self.options;
-        let share: BTreeSet<String> =
-            taken_over(earlier, worker, workers, |worker| self.options.identity_of(worker));
+        let share: BTreeSet<String> = taken_over(earlier, worker, workers, |worker| self.options.identity_of(worker));
         let own = self.identity();
         for identity in share.iter().filter(|identity| **identity != own) {
             fence(&self.options, identity)?;
@@ -126,18 +128,20 @@ impl KafkaOutbox {
         }
         for message in Messages::of(outbox).map_err(damaged)? {
             let sent = sender.send(&options.topic, &message.map_err(damaged)?);
-            if sent.is_err() {
-                return Ok(sent);
+            if let Err(error) = sent {
+                return Ok(Err(reason(sender, error)));
             }
         }
-        let mut finish = || -> KafkaResult<()> {
-            for (maker, number) in numbers {
-                commits::with_record(maker, &own, *number, |record| sender.send(commits_topic, record))?;
+        for (maker, number) in numbers {
+            let sent = commits::with_record(maker, &own, *number, |record| sender.send(commits_topic, record));
+            if let Err(error) = sent {
+                return Ok(Err(reason(sender, error)));
             }
-            sender.settle()?;
-            persist(options.transaction_timeout(), |left| sender.producer.commit_transaction(left))
-        };
-        Ok(finish())
+        }
+        Ok(match sender.settle() {
+            Ok(()) => persist(options.transaction_timeout(), |left| sender.producer.commit_transaction(left)),
+            Err(error) => Err(reason(sender, error)),
+        })
     }
 
     /// Aborts a transaction; that the writer is fenced, or of no more use, is an error.
@@ -244,6 +248,18 @@ fn fence(options: &KafkaOptions, identity: &str) -> Result<Sender, SinkError> {
     persist(REQUEST_TIMEOUT, |left| sender.producer.init_transactions(left))
         .map_err(|error| sender.refused("take over the writing to", &error))?;
     Ok(sender)
+}
+
+/// Why messages of a transaction were not taken: when it fails they are purged, and only the commit, which then fails too, tells why.
+/// It must not be asked of a transaction that has not failed: of that, it would commit what it has.
+fn reason(sender: &Sender, error: KafkaError) -> KafkaError {
+    if !matches!(error.rdkafka_error_code(), Some(Code::PurgeQueue | Code::PurgeInflight | Code::State)) {
+        return error;
+    }
+    match sender.producer.commit_transaction(REASON_TIMEOUT) {
+        Err(reason @ KafkaError::Transaction(_)) => reason,
+        _ => error,
+    }
 }
 
 /// Repeats a call while the library says that the same call may succeed.

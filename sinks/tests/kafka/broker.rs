@@ -111,7 +111,8 @@ impl Broker {
 
 impl Seen {
     fn of(message: &impl Message<Headers = impl Headers>) -> Seen {
-        let text = |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).expect("headers are text");
+        let text =
+            |bytes: Option<&[u8]>| String::from_utf8(bytes.unwrap_or_default().to_vec()).expect("headers are text");
         let headers = message.headers().into_iter().flat_map(Headers::iter);
         Seen {
             key: message.key().map(<[u8]>::to_vec),

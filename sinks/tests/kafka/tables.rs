@@ -64,7 +64,8 @@ fn compacted(messages: &[Seen]) -> Vec<(String, Option<i64>)> {
 fn profiles_are_a_changelog() {
     let broker = Broker::start();
     let topic = broker.topic("profiles");
-    let open = || KafkaLog::open(TableSchema::profiles(Vec::new()), &broker.options(&topic, 0, 1)).expect("a log opens");
+    let open =
+        || KafkaLog::open(TableSchema::profiles(Vec::new()), &broker.options(&topic, 0, 1)).expect("a log opens");
     let mut sink = open();
     let position = sink.flush().expect("acknowledged");
     sink.write(vec![profile("a", 10, 1, 1), profile("b", 10, 2, 1), profile("a\"", 20, 3, 2)]).expect("rows");
