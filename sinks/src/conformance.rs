@@ -1,6 +1,8 @@
 //! What every sink must do, as tests that any of them can be put through; `memory` passes first.
 //!
-//! The functions panic where a sink falls short, so they are called from tests only.
+//! Those of sinks into logs are in [`log`](mod@log). The functions panic where a sink falls short, so they are called from tests only.
+
+pub mod log;
 
 use whisperer_schemas::{Column, ColumnType, Epoch, PartitionId, Position, Row, TableSchema, Value, time::HOUR};
 

@@ -197,6 +197,41 @@ pub enum SinkError {
         /// The name.
         name: String,
     },
+    /// A topic's brokers refused, or did not answer in time.
+    #[error("could not {doing} the topic \"{topic}\": {detail}{}{hint}", if hint.is_empty() { "" } else { ". " })]
+    Topic {
+        /// What was tried, such as `write to`.
+        doing: &'static str,
+        /// The topic.
+        topic: String,
+        /// What they answered.
+        detail: String,
+        /// What may help; empty where nothing is known.
+        hint: &'static str,
+        /// Whose fault it is.
+        fault: Fault,
+        /// Whether a new sink may succeed with the same settings.
+        retry: bool,
+    },
+    /// A newer incarnation of the job has taken over.
+    #[error(
+        "\"{writer}\" may not write to the topic \"{topic}\" any more: a newer incarnation of the job has taken over. \
+         Is the job started twice?"
+    )]
+    TakenOver {
+        /// The topic.
+        topic: String,
+        /// The identity of the writer.
+        writer: String,
+    },
+    /// What a checkpoint says of a sink cannot be read.
+    #[error("what the checkpoint says of the topic \"{topic}\" cannot be read: {detail}")]
+    Recorded {
+        /// The topic.
+        topic: String,
+        /// What is wrong with it.
+        detail: String,
+    },
     /// The sink failed before; what it holds may be incomplete, so it accepts and commits nothing more.
     #[error("the sink of table \"{table}\" failed before and commits nothing more; its first error tells why")]
     Broken {
@@ -213,6 +248,7 @@ impl SinkError {
             SinkError::Occupied { .. }
             | SinkError::Busy { .. }
             | SinkError::Fenced { .. }
+            | SinkError::TakenOver { .. }
             | SinkError::Repeats { .. }
             | SinkError::Logged { .. }
             | SinkError::Feature { .. }
@@ -221,9 +257,12 @@ impl SinkError {
             SinkError::Row { .. } | SinkError::Rows { .. } | SinkError::Broken { .. } => Fault::Internal,
             SinkError::Io { source, .. } => io_fault(source),
             SinkError::Parquet { source, .. } => io_cause(source).map_or(Fault::External, io_fault),
-            SinkError::Schema { .. } | SinkError::Json { .. } | SinkError::Lost { .. } | SinkError::Log { .. } => {
-                Fault::External
-            }
+            SinkError::Topic { fault, .. } => *fault,
+            SinkError::Schema { .. }
+            | SinkError::Json { .. }
+            | SinkError::Lost { .. }
+            | SinkError::Log { .. }
+            | SinkError::Recorded { .. } => Fault::External,
         }
     }
 
@@ -232,6 +271,7 @@ impl SinkError {
     pub fn retry(&self) -> bool {
         match self {
             SinkError::Busy { .. } => true,
+            SinkError::Topic { retry, .. } => *retry,
             SinkError::Io { source, .. } => io_retry(source),
             SinkError::Parquet { source, .. } => io_cause(source).is_some_and(io_retry),
             _ => false,

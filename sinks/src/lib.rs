@@ -6,6 +6,7 @@
 //! rows ─▶ write ─▶ stage: durable, invisible ─▶ publish: renamed into place ─▶ manifest of the run
 //!                    _staging/<run>/…             <table>/<date>/part-…          _runs/<run>.json
 //! ```
+//! Into logs there are two ways: [`log`].
 
 pub mod conformance;
 #[cfg(feature = "delta")]
@@ -14,6 +15,8 @@ pub mod durable;
 pub mod error;
 pub mod failpoint;
 pub mod fault;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 pub mod lake;
 pub mod log;
 mod log_tables;
@@ -26,10 +29,12 @@ pub mod sink;
 pub mod verify;
 
 pub use error::{Fault, SinkError};
+#[cfg(feature = "kafka")]
+pub use kafka::{CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox};
 pub use lake::{Existing, Lake, LakeOptions, Recovery, RunId, TableLog};
-pub use log::{LogSink, OutboxSink};
+pub use log::{LogSink, OutboxSink, Removal};
 pub use manifest::RunManifest;
-pub use memory::MemoryTable;
+pub use memory::{MemoryLog, MemoryOutbox, MemoryTable, MemoryTopic};
 pub use ndjson::Ndjson;
 pub use outbox::{bytes_to_rows, rows_to_bytes};
 pub use parquet::{ParquetTable, Scan, TextEquals, read_schema, read_table, read_where, scan};

@@ -29,14 +29,55 @@ const PENDING_BYTES_MAX: usize = 64 << 10;
 
 /// Writes a table's rows as NDJSON.
 pub struct Ndjson {
-    schema: TableSchema,
-    /// `"name":` of each column, encoded once.
-    names: Vec<Vec<u8>>,
+    lines: Lines,
     /// Lines not written yet. They wait beyond the bound only between staging and publishing.
     pending: Vec<u8>,
     pending_rows: u64,
     target: Target,
     broken: bool,
+}
+
+/// Writes a table's rows as lines into a buffer.
+#[derive(Clone, Debug)]
+pub struct Lines {
+    schema: TableSchema,
+    /// `"name":` of each column, encoded once.
+    names: Vec<Vec<u8>>,
+}
+
+impl Lines {
+    /// For the rows of `schema`.
+    #[must_use]
+    pub fn new(schema: TableSchema) -> Lines {
+        let names = schema.columns.iter().map(|column| encoded_name(&column.name)).collect();
+        Lines { schema, names }
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn schema(&self) -> &TableSchema {
+        &self.schema
+    }
+
+    /// Appends a row as a JSON object, without the line's end.
+    ///
+    /// # Errors
+    /// A row that does not have the table's columns.
+    pub fn append(&self, row: &Row, out: &mut Vec<u8>) -> Result<(), SinkError> {
+        let (values, columns) = (row.values.len(), self.names.len());
+        if values != columns {
+            let detail = format!("it has {values} values for {columns} columns");
+            return Err(SinkError::Row { table: self.schema.name.into(), detail });
+        }
+        let fields = self.schema.columns.iter().zip(&self.names).zip(&row.values);
+        for (index, ((column, name), value)) in fields.enumerate() {
+            out.push(if index == 0 { b'{' } else { b',' });
+            out.extend_from_slice(name);
+            write_value(out, &column.kind, value);
+        }
+        out.push(b'}');
+        Ok(())
+    }
 }
 
 enum Target {
@@ -90,13 +131,12 @@ impl Ndjson {
     }
 
     fn new(schema: TableSchema, target: Target) -> Ndjson {
-        let names = schema.columns.iter().map(|column| encoded_name(&column.name)).collect();
-        Ndjson { schema, names, pending: Vec::new(), pending_rows: 0, target, broken: false }
+        Ndjson { lines: Lines::new(schema), pending: Vec::new(), pending_rows: 0, target, broken: false }
     }
 
     fn unless_broken<T>(&mut self, step: impl FnOnce(&mut Ndjson) -> Result<T, SinkError>) -> Result<T, SinkError> {
         if self.broken {
-            return Err(SinkError::Broken { table: self.schema.name.into() });
+            return Err(SinkError::Broken { table: self.lines.schema.name.into() });
         }
         let result = step(self);
         self.broken = result.is_err();
@@ -114,18 +154,8 @@ impl Ndjson {
     }
 
     fn encode(&mut self, row: &Row) -> Result<(), SinkError> {
-        let (values, columns) = (row.values.len(), self.names.len());
-        if values != columns {
-            let detail = format!("it has {values} values for {columns} columns");
-            return Err(SinkError::Row { table: self.schema.name.into(), detail });
-        }
-        let fields = self.schema.columns.iter().zip(&self.names).zip(&row.values);
-        for (index, ((column, name), value)) in fields.enumerate() {
-            self.pending.push(if index == 0 { b'{' } else { b',' });
-            self.pending.extend_from_slice(name);
-            write_value(&mut self.pending, &column.kind, value);
-        }
-        self.pending.extend_from_slice(b"}\n");
+        self.lines.append(row, &mut self.pending)?;
+        self.pending.push(b'\n');
         self.pending_rows += 1;
         Ok(())
     }
@@ -142,7 +172,7 @@ impl Ndjson {
         self.write_pending()?;
         match &mut self.target {
             Target::Stream { name, writer } => writer.flush().map_err(io("write", name)).map(|()| Vec::new()),
-            Target::File(file) => Ok(vec![file.stage(self.schema.name)?]),
+            Target::File(file) => Ok(vec![file.stage(self.lines.schema.name)?]),
         }
     }
 }
@@ -153,7 +183,7 @@ impl fmt::Debug for Ndjson {
             Target::Stream { name, .. } => name,
             Target::File(file) => &file.path,
         };
-        f.debug_struct("Ndjson").field("table", &self.schema.name).field("path", path).finish_non_exhaustive()
+        f.debug_struct("Ndjson").field("table", &self.lines.schema.name).field("path", path).finish_non_exhaustive()
     }
 }
 
@@ -245,9 +275,10 @@ fn publish_file(file: &StagedFile) -> Result<WrittenFile, SinkError> {
 /// # Errors
 /// A row that does not have the table's columns.
 pub fn line(schema: &TableSchema, row: &Row) -> Result<Vec<u8>, SinkError> {
-    let mut encoder = Ndjson::stream(schema.clone(), "", Box::new(std_io::sink()));
-    encoder.encode(row)?;
-    Ok(encoder.pending)
+    let mut line = Vec::new();
+    Lines::new(schema.clone()).append(row, &mut line)?;
+    line.push(b'\n');
+    Ok(line)
 }
 
 /// `"name":`.

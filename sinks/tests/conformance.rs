@@ -10,8 +10,12 @@ use serde_json::Value as Json;
 use tempfile::TempDir;
 use whisperer_schemas::{ColumnType, Epoch, PartitionId, Position, Row, Value, time::parse_rfc3339};
 use whisperer_sinks::{
-    Existing, Lake, LakeOptions, MemoryTable, Ndjson, RunId, TableLog, TableSink,
-    conformance::{Harness, run_all, sample_schema},
+    Existing, Lake, LakeOptions, LogSink, MemoryTable, MemoryTopic, Ndjson, OutboxSink, RunId, TableLog, TableSink,
+    conformance::{
+        Harness,
+        log::{LogHarness, OutboxHarness, run_logs, run_outboxes},
+        run_all, sample_schema,
+    },
     read_table,
 };
 
@@ -31,6 +35,30 @@ fn memory() {
         }
     }
     run_all(|| Box::new(Memory(MemoryTable::new())));
+}
+
+/// Goal: the model of a log passes, in both ways of writing to one.
+#[test]
+fn memory_logs() {
+    struct Memory(MemoryTopic);
+    impl LogHarness for Memory {
+        fn open(&mut self, _worker: u32, _workers: u32) -> Box<dyn LogSink> {
+            Box::new(self.0.log(sample_schema()))
+        }
+        fn visible(&self) -> Vec<String> {
+            self.0.lines()
+        }
+    }
+    impl OutboxHarness for Memory {
+        fn open(&mut self, worker: u32, workers: u32) -> Box<dyn OutboxSink> {
+            Box::new(self.0.outbox(sample_schema(), worker, workers))
+        }
+        fn visible(&self) -> Vec<String> {
+            self.0.lines()
+        }
+    }
+    run_logs(|| Box::new(Memory(MemoryTopic::new())));
+    run_outboxes(|| Box::new(Memory(MemoryTopic::new())));
 }
 
 /// Goal: Parquet files appear whole or not at all, and hold what was written; with a log and without.

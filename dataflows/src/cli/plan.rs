@@ -10,7 +10,7 @@ use whisperer_operators::{
 };
 use whisperer_schemas::time::format_duration;
 
-use crate::job_file::{JobFile, Overrides, SinkSettings, SourceSettings};
+use crate::job_file::{JobFile, LakeTable, Overrides, SinkSettings, SourceSettings};
 
 use super::{Failure, Form, JobArgument, load};
 
@@ -51,6 +51,10 @@ fn edges(file: &JobFile) -> Vec<(&'static str, &'static str, String)> {
                 ("apply_keyed", "exchange to one worker", format!("ndjson {}", path.display()))
             }
             SinkSettings::Stdout => ("apply_keyed", "exchange to one worker", "stdout".to_owned()),
+            SinkSettings::Kafka(kafka) => {
+                let from = if kafka.table == LakeTable::DeadLetters { "read" } else { "apply_keyed" };
+                (from, "rows", format!("kafka {}", kafka.topic))
+            }
         };
         edges.push((from, how, to));
     }

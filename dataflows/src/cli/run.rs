@@ -93,7 +93,7 @@ fn open_outputs(file: &JobFile, job: &CompiledJob, run: &RunId, existing: Existi
         .iter()
         .filter_map(|sink| match sink {
             SinkSettings::Parquet { path, log, .. } => Some((path, *log)),
-            SinkSettings::File { .. } | SinkSettings::Stdout => None,
+            SinkSettings::File { .. } | SinkSettings::Stdout | SinkSettings::Kafka(_) => None,
         })
         .collect();
     let open = |(root, log): (&PathBuf, TableLog)| {

@@ -13,6 +13,7 @@
 
 mod behaviour;
 mod errors;
+mod kafka_sink;
 mod model;
 mod names;
 mod overrides;
@@ -37,6 +38,7 @@ use whisperer_connectors::{file::FileOptions, format::FormatOptions, generator::
 use whisperer_operators::spec::{JobError, JobSpec, Span};
 
 pub use errors::JobFileErrors;
+pub use kafka_sink::{Delivery, KafkaSink, TopicShape};
 pub use overrides::Overrides;
 pub use sink::{LakeTable, SinkSettings};
 

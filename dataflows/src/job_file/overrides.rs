@@ -75,6 +75,6 @@ fn redirect(sink: &mut SinkSettings, output: &Path) {
                 *path = output.join(name);
             }
         }
-        SinkSettings::Stdout => {}
+        SinkSettings::Stdout | SinkSettings::Kafka(_) => {}
     }
 }

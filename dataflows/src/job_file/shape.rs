@@ -125,9 +125,29 @@ pub(super) const TRIGGER: Shape =
 
 pub(super) const SINK: Shape = Shape {
     title: "[[sink]]",
-    keys: &["connector", "table", "path", "commit_interval", "log"],
-    later: &["brokers", "topic", "mode", "url"],
+    keys: &[
+        "connector",
+        "table",
+        "path",
+        "commit_interval",
+        "log",
+        "brokers",
+        "topic",
+        "delivery",
+        "create",
+        "properties",
+    ],
+    later: &["mode", "url"],
 };
+
+/// Keys of `[[sink]]` for `connector = "kafka"` only.
+pub(super) const KAFKA_SINK_KEYS: &[&str] = &["brokers", "topic", "delivery", "create", "properties"];
+
+/// `create`, of a topic.
+pub(super) const CREATE: Shape = Shape { title: "\"create\"", keys: &["partitions", "replication"], later: &[] };
+
+/// `properties`, by the name of the client library's setting.
+pub(super) const PROPERTIES: Shape = Shape { title: "[sink.properties]", keys: &[], later: &[] };
 
 pub(super) const MODEL: Shape = Shape { title: "the model file", keys: &["intercept", "feature"], later: &[] };
 

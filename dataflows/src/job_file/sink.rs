@@ -6,6 +6,7 @@ use whisperer_schemas::Micros;
 use whisperer_sinks::TableLog;
 
 use super::{
+    kafka_sink::{self, KafkaSink},
     section::{Section, Value},
     shape,
 };
@@ -31,9 +32,11 @@ pub enum SinkSettings {
         /// Whether the lake's tables keep a log.
         log: TableLog,
     },
+    /// `connector = "kafka"`: one table in a topic.
+    Kafka(KafkaSink),
 }
 
-/// A table of the lake.
+/// A table that has rows to give.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LakeTable {
     /// `profiles`
@@ -47,6 +50,7 @@ pub enum LakeTable {
 #[derive(Clone, Copy)]
 enum Connector {
     Parquet,
+    Kafka,
     File,
     Stdout,
     Later,
@@ -54,9 +58,9 @@ enum Connector {
 
 const CONNECTORS: [(&str, Connector); 6] = [
     ("parquet", Connector::Parquet),
+    ("kafka", Connector::Kafka),
     ("file", Connector::File),
     ("stdout", Connector::Stdout),
-    ("kafka", Connector::Later),
     ("webhook", Connector::Later),
     ("http", Connector::Later),
 ];
@@ -68,6 +72,9 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SinkSettings> {
         let Some(sink) = read_sink(&section) else { continue };
         if sinks.contains(&sink) {
             section.problem("this sink is there already".into(), Some("every row would be written twice"));
+        } else if sinks.iter().any(|other| same_topic(other, &sink)) {
+            // Transactional ids and what checkpoints remember go by the topic.
+            section.problem("another sink writes to this topic already".into(), Some("a topic takes one table"));
         }
         if sinks.iter().any(|other| disagree(other, &sink)) {
             let message = "another sink writes into this lake with another \"log\"".into();
@@ -82,15 +89,22 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SinkSettings> {
 fn disagree(one: &SinkSettings, other: &SinkSettings) -> bool {
     let lake = |sink: &SinkSettings| match sink {
         SinkSettings::Parquet { path, log, .. } => Some((path.clone(), *log)),
-        SinkSettings::File { .. } | SinkSettings::Stdout => None,
+        SinkSettings::File { .. } | SinkSettings::Stdout | SinkSettings::Kafka(_) => None,
     };
     lake(one).zip(lake(other)).is_some_and(|((path, log), (of, other))| path == of && log != other)
 }
 
+fn same_topic(one: &SinkSettings, other: &SinkSettings) -> bool {
+    matches!((one, other), (SinkSettings::Kafka(one), SinkSettings::Kafka(other)) if one.topic == other.topic)
+}
+
 fn read_sink(section: &Section<'_>) -> Option<SinkSettings> {
     let connector = section.require("connector")?;
-    match connector.choice(&CONNECTORS)? {
+    let connector_kind = connector.choice(&CONNECTORS)?;
+    reject_foreign_keys(section, connector_kind);
+    match connector_kind {
         Connector::Parquet => read_parquet(section),
+        Connector::Kafka => kafka_sink::read(section).map(SinkSettings::Kafka),
         Connector::File => {
             only_decisions(section);
             let path = section.require("path").and_then(|v| v.text())?;
@@ -98,14 +112,11 @@ fn read_sink(section: &Section<'_>) -> Option<SinkSettings> {
         }
         Connector::Stdout => {
             only_decisions(section);
-            if let Some(path) = section.get("path") {
-                path.problem_at_key("\"path\" belongs to the connectors \"file\" and \"parquet\"".into(), None);
-            }
             Some(SinkSettings::Stdout)
         }
         Connector::Later => {
             let message = format!("the connector \"{}\" is not in this build yet", connector.raw().as_str()?);
-            connector.problem(message, Some("parquet, file or stdout"));
+            connector.problem(message, Some("parquet, kafka, file or stdout"));
             None
         }
     }
@@ -129,7 +140,7 @@ fn read_log(value: &Value<'_>) -> Option<TableLog> {
     Some(log)
 }
 
-fn read_table(value: &Value<'_>) -> Option<LakeTable> {
+pub(super) fn read_table(value: &Value<'_>) -> Option<LakeTable> {
     let name = value.text()?.value;
     if ["events", "training"].contains(&name.as_str()) || name.starts_with("views/") {
         let hint = "profiles, decisions or dead_letters";
@@ -152,14 +163,28 @@ fn read_lake(value: &Value<'_>) -> Option<PathBuf> {
     Some(path.into())
 }
 
-/// Text sinks carry decisions; they have no files to commit.
+/// Text sinks carry decisions.
 fn only_decisions(section: &Section<'_>) {
     if let Some(table) = section.get("table").filter(|table| table.raw().as_str() != Some("decisions")) {
         table.problem("this connector writes decisions only".into(), Some("use connector = \"parquet\""));
     }
-    for key in ["commit_interval", "log"] {
-        if let Some(value) = section.get(key) {
-            value.problem_at_key(format!("\"{key}\" belongs to the connector \"parquet\""), None);
+}
+
+/// A key of another connector would do nothing.
+fn reject_foreign_keys(section: &Section<'_>, connector: Connector) {
+    let (path, interval) = ("the connectors \"file\" and \"parquet\"", "the connector \"parquet\"");
+    let foreign: &[(&[&str], &str)] = match connector {
+        Connector::Parquet => &[(shape::KAFKA_SINK_KEYS, "the connector \"kafka\"")],
+        Connector::File => &[(shape::KAFKA_SINK_KEYS, "the connector \"kafka\""), (&["commit_interval", "log"], interval)],
+        Connector::Stdout => {
+            &[(shape::KAFKA_SINK_KEYS, "the connector \"kafka\""), (&["commit_interval", "log"], interval), (&["path"], path)]
+        }
+        Connector::Kafka => &[(&["commit_interval", "log"], interval), (&["path"], path)],
+        Connector::Later => &[],
+    };
+    for (keys, owner) in foreign {
+        for value in keys.iter().filter_map(|key| section.get(key)) {
+            value.problem_at_key(format!("\"{}\" belongs to {owner}", value.key()), None);
         }
     }
 }

@@ -301,12 +301,82 @@ fn flags_lie_over_the_job() {
         match sink {
             SinkSettings::Parquet { path, .. } => assert_eq!(path, Path::new("out")),
             SinkSettings::File { path } => assert_eq!(path, Path::new("out/decisions.ndjson")),
-            SinkSettings::Stdout => panic!("the job has none"),
+            SinkSettings::Stdout | SinkSettings::Kafka(_) => panic!("the job has none"),
         }
     }
     let job = load(&path, &Overrides { input: Some("e.ndjson".into()), ..Overrides::default() });
     let SourceSettings::File(file) = job.unwrap_or_else(|errors| panic!("{errors}")).source else { panic!("no file") };
     assert_eq!((file.path.as_str(), file.root.as_path()), ("e.ndjson", Path::new("")));
+}
+
+#[test]
+#[cfg(feature = "kafka")]
+fn topics_are_sinks() {
+    // Goal: what a sink into Kafka says arrives; dotted properties may be quoted or not; what is left out has its default.
+    let sinks = "[[sink]]\nconnector = \"kafka\"\nbrokers = \"a:1,b:2\"\ntopic = \"d.e_c-1\"\n\
+        [[sink]]\nconnector = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"p\"\ntable = \"profiles\"\n\
+        delivery = \"exactly_once\"\ncreate = { partitions = 12 }\n\
+        [sink.properties]\nsasl.password = \"s\"\n\"linger.ms\" = 5\nssl.key.x = true\n";
+    let job = load_text(&format!("{MINIMAL}{sinks}")).unwrap_or_else(|errors| panic!("{errors}"));
+    let decisions = KafkaSink {
+        table: LakeTable::Decisions,
+        brokers: "a:1,b:2".into(),
+        topic: "d.e_c-1".into(),
+        delivery: Delivery::Idempotent,
+        create: None,
+        properties: std::collections::BTreeMap::new(),
+    };
+    let properties = [("sasl.password", "s"), ("linger.ms", "5"), ("ssl.key.x", "true")];
+    let profiles = KafkaSink {
+        table: LakeTable::Profiles,
+        brokers: "a:1".into(),
+        topic: "p".into(),
+        delivery: Delivery::ExactlyOnce,
+        create: Some(TopicShape { partitions: Some(12), replication: None }),
+        properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+    };
+    assert_eq!(job.sinks, [SinkSettings::Kafka(decisions), SinkSettings::Kafka(profiles)]);
+}
+
+#[test]
+#[cfg(feature = "kafka")]
+fn mistakes_of_topics() {
+    // Goal: what cannot be a sink into Kafka is told with its reason.
+    let sink = |rest: &str| format!("{MINIMAL}[[sink]]\nconnector = \"kafka\"\nbrokers = \"a:1\"\n{rest}");
+    let cases = [
+        (sink(""), "[[sink]] needs \"topic\""),
+        (sink("topic = \"a b\"\n"), "\"a b\" is no name of a topic"),
+        (sink("topic = \"a\"\npath = \"x\"\n"), "\"path\" belongs to the connectors \"file\" and \"parquet\""),
+        (sink("topic = \"a\"\nproperties = { acks = 1 }\n"), "the property \"acks\" cannot be set"),
+        (
+            sink("topic = \"a\"\nproperties = { a.b = [1] }\n"),
+            "the property \"a.b\" must be a text, a number or true or false",
+        ),
+        (
+            sink("topic = \"a\"\nproperties = { a.b = \"${NO_SUCH_VARIABLE}\" }\n"),
+            "the environment has no variable \"NO_SUCH_VARIABLE\"",
+        ),
+        (sink("topic = \"a\"\ncreate = { partition = 1 }\n"), "unknown key \"partition\" in \"create\""),
+        (
+            sink("topic = \"a\"\n") + "[[sink]]\nconnector = \"kafka\"\nbrokers = \"c:1\"\ntopic = \"a\"\n",
+            "another sink writes to this topic already",
+        ),
+        (
+            format!("{MINIMAL}[[sink]]\nconnector = \"stdout\"\ntopic = \"a\"\n"),
+            "\"topic\" belongs to the connector \"kafka\"",
+        ),
+    ];
+    for (text, message) in cases {
+        assert_eq!(messages(&text), [message]);
+    }
+}
+
+#[test]
+#[cfg(not(feature = "kafka"))]
+fn a_build_without_kafka_says_so() {
+    // Goal: a job that needs what the build lacks names the feature.
+    let text = format!("{MINIMAL}[[sink]]\nconnector = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"a\"\n");
+    assert_eq!(messages(&text), ["the connector \"kafka\" is not in this build"]);
 }
 
 #[test]

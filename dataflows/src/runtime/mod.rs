@@ -22,6 +22,7 @@ mod recovery;
 mod report;
 mod tables;
 mod worker;
+pub mod topics;
 
 use std::{
     sync::{

@@ -8,7 +8,7 @@ use std::{
 
 use whisperer_operators::keyed::CutPlan;
 use whisperer_schemas::TableSchema;
-use whisperer_sinks::{Existing, Lake, MemoryTable, Ndjson, RunManifest, SinkError, StagedFile, WrittenFile};
+use whisperer_sinks::{Existing, Fault, Lake, MemoryTable, Ndjson, RunManifest, SinkError, StagedFile, WrittenFile};
 
 use super::tables::{Outlet, Staged, TableSinks, Way};
 use crate::job_file::{LakeTable, SinkSettings};
@@ -86,6 +86,7 @@ impl Outputs {
                 Some((0, Outlet { to: Way::Staged { sink, lake: None }, whole: true, historical: true }))
             }
             SinkSettings::File { .. } | SinkSettings::Stdout => None,
+            SinkSettings::Kafka(kafka) => return Err(not_wired(&kafka.topic)),
         })
     }
 
@@ -114,6 +115,18 @@ impl Outputs {
     /// What the file system answers.
     pub fn finish(&self, manifest: &RunManifest) -> Result<Vec<PathBuf>, SinkError> {
         self.lakes.values().map(|lake| lake.finish(manifest)).collect()
+    }
+}
+
+/// Rows must not vanish: a topic is opened by whoever takes checkpoints.
+fn not_wired(topic: &str) -> SinkError {
+    SinkError::Topic {
+        doing: "open",
+        topic: topic.into(),
+        detail: "this run does not write to Kafka yet".into(),
+        hint: "use connector = \"parquet\" or \"file\"",
+        fault: Fault::User,
+        retry: false,
     }
 }
 

@@ -1,0 +1,202 @@
+//! Rows as messages: which column becomes key, value, header and timestamp.
+
+use whisperer_schemas::{Micros, Row, TableSchema, row_hash, time::format_micros};
+
+use super::message::{Header, Message};
+use crate::{error::SinkError, log::Removal, ndjson::Lines};
+
+/// Header of a decision: its id.
+pub(super) const DECISION_ID: &str = "decision_id";
+/// Header of a profile: as of when it is.
+pub(super) const AS_OF: &str = "as_of";
+/// Header of a profile: hash of its columns, or [`REMOVED`].
+pub(super) const ROW_ID: &str = "row_id";
+/// The [`ROW_ID`] of a tombstone.
+pub(super) const REMOVED: &str = "removed";
+/// Header of a dead letter: the topic that it stands in.
+pub(super) const ERROR_TOPIC: &str = "__connect.errors.topic";
+/// Header of a dead letter: its partition there.
+pub(super) const ERROR_PARTITION: &str = "__connect.errors.partition";
+/// Header of a dead letter: its offset there.
+pub(super) const ERROR_OFFSET: &str = "__connect.errors.offset";
+
+/// Bytes that a message takes beside its key, value and headers: the batch's head, and the lengths of the parts.
+const FRAME_BYTES: usize = 512;
+
+/// The tables that there are topics for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Table {
+    Decisions { id: usize, event_time: usize },
+    Profiles { app_id: usize, user_id: usize, as_of: usize },
+    DeadLetters { reason: usize, detail: usize, partition: usize, offset: usize, raw: usize, raw_bytes: usize },
+}
+
+impl Table {
+    fn of(schema: &TableSchema) -> Option<Table> {
+        let at = |name| schema.column_index(name);
+        Some(match schema.name {
+            "decisions" => Table::Decisions { id: at("decision_id")?, event_time: at("event_time")? },
+            "profiles" => Table::Profiles { app_id: at("app_id")?, user_id: at("user_id")?, as_of: at("as_of")? },
+            "dead_letters" => Table::DeadLetters {
+                reason: at("reason")?,
+                detail: at("detail")?,
+                partition: at("partition")?,
+                offset: at("offset")?,
+                raw: at("raw")?,
+                raw_bytes: at("raw_bytes")?,
+            },
+            _ => return None,
+        })
+    }
+}
+
+/// Makes messages of a table's rows.
+#[derive(Debug)]
+pub(super) struct Encoder {
+    lines: Lines,
+    table: Table,
+    job: String,
+    /// Where the records come from: a topic, or what stands for it.
+    source: String,
+    /// The largest message that the topic takes.
+    message_bytes_max: usize,
+}
+
+impl Encoder {
+    pub(super) fn new(
+        schema: TableSchema,
+        job: &str,
+        source: &str,
+        message_bytes_max: usize,
+    ) -> Result<Encoder, SinkError> {
+        let Some(table) = Table::of(&schema) else {
+            let detail = "there is no form for it in Kafka".to_owned();
+            return Err(SinkError::Row { table: schema.name.into(), detail });
+        };
+        let lines = Lines::new(schema);
+        Ok(Encoder { lines, table, job: job.into(), source: source.into(), message_bytes_max })
+    }
+
+    pub(super) fn table(&self) -> Table {
+        self.table
+    }
+
+    /// Hands the message of `row` to `take`.
+    pub(super) fn with_message<T>(
+        &self,
+        row: &Row,
+        take: impl FnOnce(&Message<'_, &[Header<'_>]>) -> Result<T, SinkError>,
+    ) -> Result<T, SinkError> {
+        if row.values.len() != self.lines.schema().columns.len() {
+            // Says what is wrong with it.
+            self.lines.append(row, &mut Vec::new())?;
+        }
+        match self.table {
+            Table::Decisions { id, event_time } => self.decision(row, id, event_time, take),
+            Table::Profiles { app_id, user_id, as_of } => self.profile(row, app_id, user_id, as_of, take),
+            Table::DeadLetters { .. } => self.dead_letter(row, take),
+        }
+    }
+
+    /// Hands the tombstone of a key to `take`; none where the table is no changelog.
+    pub(super) fn with_tombstone(
+        &self,
+        removal: &Removal,
+        take: impl FnOnce(&Message<'_, &[Header<'_>]>) -> Result<(), SinkError>,
+    ) -> Result<(), SinkError> {
+        if !matches!(self.table, Table::Profiles { .. }) {
+            return Ok(());
+        }
+        let key = profile_key(&removal.app_id, &removal.user_id);
+        let at = format_micros(removal.at).to_string();
+        let headers = [(AS_OF, at.as_bytes()), (ROW_ID, REMOVED.as_bytes())];
+        take(&Message { key: Some(&key), value: None, headers: &headers, timestamp: millis(removal.at) })
+    }
+
+    fn decision<T>(
+        &self,
+        row: &Row,
+        id: usize,
+        event_time: usize,
+        take: impl FnOnce(&Message<'_, &[Header<'_>]>) -> Result<T, SinkError>,
+    ) -> Result<T, SinkError> {
+        let id = self.text(row, id)?;
+        let value = self.line(row)?;
+        let timestamp = row.values[event_time].as_time().and_then(millis);
+        let headers = [(DECISION_ID, id.as_bytes())];
+        take(&Message { key: Some(id.as_bytes()), value: Some(&value), headers: &headers, timestamp })
+    }
+
+    fn profile<T>(
+        &self,
+        row: &Row,
+        app_id: usize,
+        user_id: usize,
+        as_of: usize,
+        take: impl FnOnce(&Message<'_, &[Header<'_>]>) -> Result<T, SinkError>,
+    ) -> Result<T, SinkError> {
+        let key = profile_key(self.text(row, app_id)?, self.text(row, user_id)?);
+        let value = self.line(row)?;
+        let as_of = row.values[as_of].as_time().ok_or_else(|| self.misfit("it has no \"as_of\""))?;
+        let time = format_micros(as_of).to_string();
+        let id = format!("{:032x}", row_hash(self.lines.schema(), &row.values));
+        let headers = [(AS_OF, time.as_bytes()), (ROW_ID, id.as_bytes())];
+        take(&Message { key: Some(&key), value: Some(&value), headers: &headers, timestamp: millis(as_of) })
+    }
+
+    /// The headers are those of Kafka Connect's dead letter queues, all of them text.
+    fn dead_letter<T>(
+        &self,
+        row: &Row,
+        take: impl FnOnce(&Message<'_, &[Header<'_>]>) -> Result<T, SinkError>,
+    ) -> Result<T, SinkError> {
+        let Table::DeadLetters { reason, detail, partition, offset, raw, raw_bytes } = self.table else {
+            unreachable!("called for dead letters only")
+        };
+        let number = |at: usize| row.values[at].as_int().map(|number: i64| number.to_string());
+        let missing = || self.misfit("it has no position");
+        let (partition, offset) = (number(partition).ok_or_else(missing)?, number(offset).ok_or_else(missing)?);
+        let (raw_bytes, raw) = (number(raw_bytes).unwrap_or_default(), row.values[raw].as_bytes().unwrap_or_default());
+        let headers: [Header<'_>; 9] = [
+            (ERROR_TOPIC, self.source.as_bytes()),
+            (ERROR_PARTITION, partition.as_bytes()),
+            (ERROR_OFFSET, offset.as_bytes()),
+            ("__connect.errors.connector.name", self.job.as_bytes()),
+            ("__connect.errors.stage", b"VALUE_CONVERTER"),
+            ("__connect.errors.class.name", b"whisperer"),
+            ("__connect.errors.exception.class.name", self.text(row, reason)?.as_bytes()),
+            ("__connect.errors.exception.message", self.text(row, detail)?.as_bytes()),
+            ("whisperer.raw.bytes", raw_bytes.as_bytes()),
+        ];
+        // A record may be longer than the topic of dead letters takes: better its beginning than none of it.
+        let beside: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
+        let room = self.message_bytes_max.saturating_sub(beside + FRAME_BYTES);
+        let raw = &raw[..raw.len().min(room)];
+        take(&Message { key: None, value: Some(raw), headers: &headers, timestamp: None })
+    }
+
+    fn line(&self, row: &Row) -> Result<Vec<u8>, SinkError> {
+        let mut line = Vec::new();
+        self.lines.append(row, &mut line)?;
+        Ok(line)
+    }
+
+    fn text<'r>(&self, row: &'r Row, column: usize) -> Result<&'r str, SinkError> {
+        let name = || &self.lines.schema().columns[column].name;
+        row.values[column].as_text().ok_or_else(|| self.misfit(&format!("its \"{}\" is no text", name())))
+    }
+
+    fn misfit(&self, detail: &str) -> SinkError {
+        SinkError::Row { table: self.lines.schema().name.into(), detail: detail.into() }
+    }
+}
+
+/// The key of a profile: a JSON array of `app_id` and `user_id`.
+pub(super) fn profile_key(app_id: &str, user_id: &str) -> Vec<u8> {
+    serde_json::to_vec(&[app_id, user_id]).expect("texts always have a JSON form")
+}
+
+/// Kafka's timestamps begin in 1970; what lies before has none.
+fn millis(time: Micros) -> Option<u64> {
+    u64::try_from(time.div_euclid(1_000)).ok()
+}
