@@ -209,7 +209,8 @@ fn no_file_knows_a_machine() {
         concat!("/tm", "p/"),
     ];
     let mut violations = Vec::new();
-    for document in documents(&[".rs", ".md", ".toml", ".json", ".sql", ".py", ".txt", "run", "demo", "setup", "test"])
+    for document in
+        documents(&[".rs", ".md", ".toml", ".json", ".sql", ".py", ".txt", "run", "broker", "demo", "setup", "test"])
     {
         for (line, text) in numbered(&document.text) {
             for home in homes.iter().filter(|home| text.contains(**home)) {
@@ -359,7 +360,7 @@ fn paths_named_in_prose_exist() {
     // Goal: README, docs and module docs send nobody to a file that is not there.
     let root = root();
     let mut violations = Vec::new();
-    for document in documents(&[".md", ".rs", "run", "demo", "setup", "test"]) {
+    for document in documents(&[".md", ".rs", "run", "broker", "demo", "setup", "test"]) {
         let folder = root.join(&document.path);
         let folder = folder.parent().expect("a file lies in a folder");
         for (line, text) in numbered(&document.text) {

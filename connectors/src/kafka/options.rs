@@ -30,6 +30,9 @@ pub struct KafkaOptions {
     pub keyed: bool,
     /// Reads up to where the partitions ended at the opening, and ends: a bounded source.
     pub until_end: bool,
+    /// Whether the records' headers are read. Their names must be UTF-8, as the protocol says: the library stops the process over one
+    /// that is not, so they are left alone where nobody wants them.
+    pub headers: bool,
     /// About how much of each partition is an epoch, where the source is bounded.
     pub epoch_size: EpochSize,
     /// Longer records are handed out as too large.
@@ -65,6 +68,7 @@ impl KafkaOptions {
             allow_repartition: false,
             keyed: true,
             until_end: false,
+            headers: true,
             epoch_size: EpochSize::Bytes(4 << 20),
             event_bytes_max: 1 << 20,
             out_of_orderness: MINUTE / 2,

@@ -1,11 +1,6 @@
 //! `KafkaReader`: one worker's partitions of a topic.
 
-use std::{
-    collections::BTreeMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rdkafka::{
     Message, Offset, Timestamp, TopicPartitionList,
@@ -251,7 +246,7 @@ impl Share {
             }
             if let Some(chunk) = partition.take(offset, chunks) {
                 let position = Position { partition: partition.id, offset };
-                hand(message, position, chunk, self.options.event_bytes_max, each);
+                hand(message, position, chunk, &self.options, each);
             }
         }
         partition.end_epoch(advances.get(&partition.id).copied(), chunks);
@@ -305,27 +300,28 @@ fn hand(
     message: &BorrowedMessage<'_>,
     position: Position,
     chunk: u32,
-    bytes_max: u64,
+    options: &KafkaOptions,
     each: &mut dyn FnMut(RawRecord<'_>),
 ) {
     let bytes = message.payload().unwrap_or(b"null");
     let payload = match bytes.len() as u64 {
-        length if length > bytes_max => Payload::TooLarge { head: &bytes[..bytes_max as usize], bytes: length },
+        length if length > options.event_bytes_max => {
+            Payload::TooLarge { head: &bytes[..options.event_bytes_max as usize], bytes: length }
+        }
         _ => Payload::Json(bytes),
     };
     let ingest_time = match message.timestamp() {
         Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => Some(millis.saturating_mul(1_000)),
         Timestamp::NotAvailable => None,
     };
-    let headers = message.headers().map(headers).unwrap_or_default();
+    let found = if options.headers { message.headers() } else { None };
+    let headers = found.map(headers).unwrap_or_default();
     each(RawRecord { position, chunk, ingest_time, headers: &headers, payload });
 }
 
-/// The headers of a record; a header without a value has an empty one. The protocol says that names are UTF-8 and the library insists
-/// on it by a panic: a record whose writer did not keep to that counts as one without headers.
+/// The headers of a record; one without a value has an empty one.
 fn headers<H: Headers>(headers: &H) -> Vec<(&str, &[u8])> {
-    let read = || headers.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect();
-    catch_unwind(AssertUnwindSafe(read)).unwrap_or_default()
+    headers.iter().map(|header| (header.key, header.value.unwrap_or_default())).collect()
 }
 
 fn list(
