@@ -108,7 +108,10 @@ impl Health {
     }
 
     fn complained(&self, code: RDKafkaErrorCode, reason: &str) {
-        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        // That all brokers are down says less than why the last of them is.
+        if code != RDKafkaErrorCode::AllBrokersDown {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some((code, reason.to_owned()));
+        }
         if !is_of_topic(code) && !self.is_down.swap(true, Ordering::Relaxed) {
             tracing::warn!(reason, "Kafka brokers do not answer; trying on");
         }

@@ -318,10 +318,11 @@ const TOPIC: &str = "[job]\nname = \"j\"\n[source]\nconnector = \"kafka\"\nbroke
 #[test]
 fn a_topic_is_read_with_every_key() {
     // Goal: each key arrives, properties also where TOML takes their dots for tables; what is left out is the default.
-    let topic = |more: &str| match load_text(&format!("{TOPIC}{more}")).unwrap_or_else(|errors| panic!("{errors}")).source {
-        SourceSettings::Kafka(options) => options,
-        other => panic!("{other:?}"),
-    };
+    let topic =
+        |more: &str| match load_text(&format!("{TOPIC}{more}")).unwrap_or_else(|errors| panic!("{errors}")).source {
+            SourceSettings::Kafka(options) => options,
+            other => panic!("{other:?}"),
+        };
     let default =
         KafkaOptions { group: "whisperer-j".into(), headers: false, ..KafkaOptions::new("a:1,b:2", "events") };
     assert_eq!(topic(""), default);
