@@ -320,6 +320,7 @@ fn every_config_loads() {
     let mut seen = BTreeSet::new();
     let mut violations = Vec::new();
     let config = documents(&[".toml"]).into_iter().filter(|document| document.path.starts_with("config/"));
+    let config = config.filter(|document| cfg!(feature = "kafka") || document.name() != "live.toml");
     let (models, jobs): (Vec<_>, Vec<_>) = config.partition(|document| document.path.contains("/models/"));
     for document in &jobs {
         let path = root().join(&document.path);

@@ -153,17 +153,20 @@ impl ConsumerContext for Context {
     }
 }
 
+/// Whether the brokers do not know the topic or the partition.
+pub(super) fn is_unknown(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
+}
+
 /// Whether an error is one of the topic or its data, which no waiting mends; anything else is an outage.
 pub(super) fn is_of_topic(code: RDKafkaErrorCode) -> bool {
     use RDKafkaErrorCode as Code;
-    matches!(
+    let is_other = matches!(
         code,
         Code::AutoOffsetReset
             | Code::OffsetOutOfRange
             | Code::TopicAuthorizationFailed
-            | Code::UnknownTopic
-            | Code::UnknownTopicOrPartition
-            | Code::UnknownPartition
             | Code::InvalidTopic
             | Code::BadMessage
             | Code::BadCompression
@@ -171,7 +174,8 @@ pub(super) fn is_of_topic(code: RDKafkaErrorCode) -> bool {
             | Code::MessageSizeTooLarge
             | Code::LogTruncation
             | Code::NotImplemented
-    )
+    );
+    is_unknown(code) || is_other
 }
 
 /// Whether the brokers refuse this client, which no waiting mends either.

@@ -152,9 +152,9 @@ impl Share {
     }
 
     fn note_end(&mut self, partition: i32, is_at_end: bool) {
-        let found = self.partitions.iter_mut().find(|found| found.id.0 as i32 == partition);
-        if let Some(partition) = found {
-            partition.is_at_end = is_at_end;
+        // They are in order: new ones have larger numbers.
+        if let Ok(at) = self.partitions.binary_search_by_key(&partition, |found| found.id.0 as i32) {
+            self.partitions[at].is_at_end = is_at_end;
         }
     }
 

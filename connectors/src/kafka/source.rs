@@ -28,6 +28,9 @@ use crate::{
 /// How long one question may take while the opening still has time for another.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// How long a topic may be unknown: brokers hear of a new one one after the other.
+const UNKNOWN_PATIENCE: Duration = Duration::from_secs(3);
+
 /// The wall clock, in microseconds since the Unix epoch.
 pub(super) type Clock = Arc<dyn Fn() -> Micros + Send + Sync>;
 
@@ -258,7 +261,8 @@ impl Opening<'_> {
         &self,
         question: impl Fn(Duration) -> Result<Option<T>, KafkaError>,
     ) -> Result<T, SourceError> {
-        let deadline = Instant::now() + self.options.open_timeout;
+        let start = Instant::now();
+        let deadline = start + self.options.open_timeout;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let answer = question(left.min(QUESTION_TIMEOUT).max(Duration::from_millis(1)));
@@ -269,7 +273,9 @@ impl Opening<'_> {
             while self.consumer.poll(Duration::ZERO).is_some() {}
             let refused = self.health.last().filter(|(code, _)| client::is_refusal(*code));
             let code = answer.as_ref().err().and_then(KafkaError::rdkafka_error_code);
-            if refused.is_some() || left.is_zero() || code.is_some_and(client::is_of_topic) {
+            let is_final = |code| !client::is_unknown(code) || start.elapsed() >= UNKNOWN_PATIENCE;
+            let is_hopeless = code.is_some_and(|code| client::is_of_topic(code) && is_final(code));
+            if refused.is_some() || left.is_zero() || is_hopeless {
                 return Err(self.explain(code));
             }
             // Some refusals come at once; not so many questions a second that a broker minds.
@@ -299,7 +305,7 @@ impl Opening<'_> {
 pub(super) fn topic_error(topic: &str, code: RDKafkaErrorCode) -> SourceError {
     use RDKafkaErrorCode as Code;
     let detail = match code {
-        Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition => {
+        code if client::is_unknown(code) => {
             "the brokers do not have it; a topic is made before a job reads it, or its name is misspelt".to_owned()
         }
         Code::TopicAuthorizationFailed => "the brokers do not allow this client to read it".to_owned(),

@@ -50,9 +50,8 @@ impl FileTickLog {
     pub fn begin(folder: &Path, generation: u64) -> Result<FileTickLog, SourceError> {
         fs::create_dir_all(folder).map_err(|source| failed(folder, source))?;
         let log = FileTickLog { folder: folder.to_owned(), generation };
-        let left = log.files()?;
-        log.write_adopted(&latest(read_all(&left)?))?;
-        for file in left.iter().filter(|file| file.generation < generation) {
+        log.write_adopted(&latest(read_all(&log.files()?)?))?;
+        for file in log.all_files()?.iter().filter(|file| file.generation < generation) {
             remove(&file.path)?;
         }
         Ok(log)
@@ -98,14 +97,20 @@ impl FileTickLog {
 
     /// The files that count: those of the newest generation that adopted and of later ones; where none did, all.
     fn files(&self) -> Result<Vec<TickFile>, SourceError> {
+        let mut files = self.all_files()?;
+        let adopted = files.iter().filter(|file| file.writer == Writer::Adopted).map(|file| file.generation).max();
+        files.retain(|file| adopted.is_none_or(|adopted| file.generation >= adopted));
+        Ok(files)
+    }
+
+    /// Those that do not count too.
+    fn all_files(&self) -> Result<Vec<TickFile>, SourceError> {
         let entries = fs::read_dir(&self.folder).map_err(|source| failed(&self.folder, source))?;
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(|source| failed(&self.folder, source))?.path();
             files.extend(TickFile::parse(path));
         }
-        let adopted = files.iter().filter(|file| file.writer == Writer::Adopted).map(|file| file.generation).max();
-        files.retain(|file| adopted.is_none_or(|adopted| file.generation >= adopted));
         files.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         Ok(files)
     }

@@ -105,3 +105,42 @@ fn slow_answers_do_not_block() {
     assert!(start.elapsed() < Duration::from_millis(800), "{:?} for 200 epochs", start.elapsed());
     assert!(run.epoch > 0);
 }
+
+/// Calls bin/broker for a broker that no other test uses; gives what it prints.
+fn broker(command: &[&str]) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../bin/broker");
+    let output = std::process::Command::new(path).args(command).env("WHISPERER_BROKER_PORT", "29092").output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+/// Takes the broker down however the test ends.
+struct Down;
+
+impl Drop for Down {
+    fn drop(&mut self) {
+        broker(&["down", "--wipe"]);
+    }
+}
+
+#[test]
+fn a_real_broker_may_restart() {
+    // Goal: a broker that goes away and comes back, with what it has on disk, is an outage and nothing else.
+    if Brokers::real().is_none() {
+        return;
+    }
+    let _down = Down;
+    let brokers = Brokers::Real(broker(&["up", "--fresh"]));
+    let (topic, world) = (brokers.topic(2), World::default());
+    let mut run = world.open(KafkaOptions::new(&brokers.address(), &topic), &[]);
+    for round in 0..2 {
+        brokers.write_texts(&topic, 0, &["a", "b"]);
+        run.until_records(4 * round + 2);
+        broker(&["down"]);
+        run.during(Duration::from_millis(1_500));
+        broker(&["up"]);
+        brokers.write_texts(&topic, 1, &["c", "d"]);
+        run.until_records(4 * round + 4);
+    }
+    assert_eq!((run.texts(0), run.texts(1)), (vec!["a", "b", "a", "b"], vec!["c", "d", "c", "d"]));
+}

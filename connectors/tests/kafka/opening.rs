@@ -9,8 +9,9 @@ use crate::{
     run::{World, positions},
 };
 
-fn property(options: KafkaOptions, name: &str, value: &str) -> KafkaOptions {
-    KafkaOptions { properties: [(name.to_owned(), value.to_owned())].into(), ..options }
+fn property(mut options: KafkaOptions, name: &str, value: &str) -> KafkaOptions {
+    options.properties.insert(name.to_owned(), value.to_owned());
+    options
 }
 
 #[test]
@@ -68,7 +69,9 @@ fn an_offset_that_is_gone_is_fatal_and_explained() {
     let error = source.open(0, 1, &positions(&[(0, 1)])).map(drop).unwrap_err();
     assert!(matches!(error, SourceError::NoSuchOffset { offset: 1, .. }), "{error}");
     assert!(error.to_string().contains("holds 3 to 4") && error.to_string().contains("retention"), "{error}");
-    // Without a position the reading begins at the oldest record that is there.
+    // Without a position the reading begins at the oldest record that is there. That a topic is gone is believed after a while.
+    let options = property(options, "topic.metadata.propagation.max.ms", "1000");
+    let options = property(options, "topic.metadata.refresh.interval.ms", "200");
     let mut run = World::default().open(options, &[]);
     run.until_records(1);
     assert_eq!(run.texts(0), ["d"]);
