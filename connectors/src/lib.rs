@@ -6,9 +6,11 @@ pub mod conformance;
 pub mod file;
 pub mod format;
 pub mod generator;
+pub mod kafka;
 pub mod memory;
 pub mod source;
 pub mod state;
+pub mod ticks;
 
 pub use source::{Chunk, EpochSize, Positions, RawRecord, Reader, Source, SourceError};
 pub use state::{StateStore, StoreError};

@@ -8,7 +8,12 @@
 //! numbered from 0; together with the epoch they order the partition's records without comparing offsets. A partition
 //! read by one worker has one chunk an epoch (chunk 0); a plain file read by `n` workers has `n`, chunk `i` read by worker `i`.
 
-use std::{collections::BTreeMap, io, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    io,
+    path::PathBuf,
+    sync::{Mutex, PoisonError},
+};
 
 use whisperer_schemas::{Epoch, Micros, PartitionId, Position};
 
@@ -80,7 +85,7 @@ pub struct Chunk {
 
 /// A place that events come from, shared by the workers of a process.
 pub trait Source: Send + Sync {
-    /// How many partitions there are; they are numbered from 0.
+    /// How many partitions there are; they are numbered from 0. Of a live source there may be more later.
     fn partitions(&self) -> u32;
 
     /// Total bytes or records of a bounded source, for progress; none where it is not known.
@@ -89,6 +94,11 @@ pub trait Source: Send + Sync {
     /// Whether records may come for ever. A live source never ends; its readers return at once with what is there.
     fn live(&self) -> bool {
         false
+    }
+
+    /// Where each partition ends, as far as a live source has learnt lately: what the lag of its readers is measured against.
+    fn ends(&self) -> Positions {
+        Positions::new()
     }
 
     /// A reader of worker `worker`'s share of `workers`, from `positions` on.
@@ -130,6 +140,26 @@ pub trait Reader {
     fn committed(&mut self, _positions: &Positions) {}
 }
 
+/// The global watermark as the workers of a process last computed it, for readers that have to begin a partition at it.
+#[derive(Debug, Default)]
+pub struct GlobalWatermark(Mutex<Option<(Epoch, Micros)>>);
+
+impl GlobalWatermark {
+    /// Says what the watermark is once all facts up to `epoch` are in. It never goes back.
+    pub fn set(&self, epoch: Epoch, time: Micros) {
+        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (epoch_before, time_before) = last.unwrap_or((epoch, time));
+        *last = Some((epoch.max(epoch_before), time.max(time_before)));
+    }
+
+    /// The last epoch whose facts are in, and the watermark; none before the first.
+    #[must_use]
+    pub fn get(&self) -> Option<(Epoch, Micros)> {
+        // A pair of numbers is whole at any moment.
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// Why a source cannot be opened or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -166,6 +196,44 @@ pub enum SourceError {
         offset: u64,
         /// Why.
         detail: String,
+    },
+    /// The brokers cannot be reached, or refuse the client.
+    #[error("cannot read from the Kafka brokers \"{brokers}\": {detail}")]
+    Brokers {
+        /// The brokers as the settings name them.
+        brokers: String,
+        /// What they, or the client, said; and what to look at.
+        detail: String,
+    },
+    /// The brokers answer, but the topic cannot be read.
+    #[error("cannot read the topic \"{topic}\": {detail}")]
+    Topic {
+        /// The topic.
+        topic: String,
+        /// Why.
+        detail: String,
+    },
+    /// A topic has more partitions than the state knows.
+    #[error(
+        "the topic \"{topic}\" has grown from {known} to {found} partitions, which moves keys from one partition to another: their events \
+         could be applied out of order; if that is acceptable, set allow_repartition = true in [source]"
+    )]
+    Repartitioned {
+        /// The topic.
+        topic: String,
+        /// Partitions before.
+        known: u32,
+        /// Partitions now.
+        found: u32,
+    },
+    /// The tick log, which holds the advances of idle partitions, cannot be read or written.
+    #[error("cannot use the tick log \"{path}\"")]
+    Ticks {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
     },
     /// The settings contradict one another.
     #[error("{0}")]

@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-const DOCUMENTS: [&str; 4] = ["README.md", "docs/jobs.md", "docs/semantics.md", "docs/tables.md"];
+const DOCUMENTS: [&str; 5] = ["README.md", "docs/jobs.md", "docs/kafka.md", "docs/semantics.md", "docs/tables.md"];
 
 /// Width of README's blocks.
 const COLUMNS: usize = 120;

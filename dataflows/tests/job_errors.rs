@@ -47,3 +47,10 @@ fn mistakes_of_a_map_are_shown_at_once() {
     // Goal: the same for foreign records.
     check("map");
 }
+
+#[cfg(feature = "kafka")]
+#[test]
+fn mistakes_of_a_topic_are_shown_at_once() {
+    // Goal: the same for the keys of Kafka, librdkafka's own properties included.
+    check("kafka");
+}

@@ -3,6 +3,9 @@
 //! A partition's watermark is its largest event time so far less `out_of_orderness`. Readers know the largest event time *inside* their
 //! chunk; what came in earlier chunks and epochs is added here, from the facts that every reader broadcasts with the epoch. So
 //! several workers may read one partition together, and each record still gets exactly the `pw` that its place in the log gives it.
+//!
+//! A live source can get new partitions. From the first fact of one it holds the global watermark, which never goes back, until its
+//! clock is known; its reader then lets the clock begin at the watermark that was held.
 
 use serde::{Deserialize, Serialize};
 use whisperer_schemas::Micros;
@@ -27,6 +30,7 @@ pub struct PartitionClocks {
     partitions: Vec<PartitionClock>,
     /// Largest event time before each chunk of the epoch at hand.
     bases: Vec<(u32, u32, Micros)>,
+    watermark: Micros,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -35,12 +39,16 @@ struct PartitionClock {
     ended: bool,
 }
 
+impl PartitionClock {
+    const NEW: PartitionClock = PartitionClock { time_max: Micros::MIN, ended: false };
+}
+
 impl PartitionClocks {
     /// Clocks of partitions of which nothing has been read.
     #[must_use]
     pub fn new(partitions: u32, out_of_orderness: Micros) -> PartitionClocks {
-        let clock = PartitionClock { time_max: Micros::MIN, ended: false };
-        PartitionClocks { out_of_orderness, partitions: vec![clock; partitions as usize], bases: Vec::new() }
+        let partitions = vec![PartitionClock::NEW; partitions as usize];
+        PartitionClocks { out_of_orderness, partitions, bases: Vec::new(), watermark: Micros::MIN }
     }
 
     /// Goes on from what a checkpoint says: the largest event time of each partition that has one, and the partitions that have ended.
@@ -67,21 +75,24 @@ impl PartitionClocks {
     fn clock(&mut self, partition: u32) -> &mut PartitionClock {
         let needed = partition as usize + 1;
         if self.partitions.len() < needed {
-            self.partitions.resize(needed, PartitionClock { time_max: Micros::MIN, ended: false });
+            self.partitions.resize(needed, PartitionClock::NEW);
         }
         &mut self.partitions[partition as usize]
     }
 
-    /// Takes in the facts of an epoch, whatever order they came in.
+    /// Takes in the facts of an epoch, whatever order they came in. A partition that was not there before is there from now on.
     pub fn advance(&mut self, mut facts: Vec<ChunkFacts>) {
         facts.sort_unstable_by_key(|fact| (fact.partition, fact.chunk));
         self.bases.clear();
         for fact in facts {
+            let count = self.partitions.len().max(fact.partition as usize + 1);
+            self.partitions.resize(count, PartitionClock::NEW);
             let clock = &mut self.partitions[fact.partition as usize];
             self.bases.push((fact.partition, fact.chunk, clock.time_max));
             clock.time_max = clock.time_max.max(fact.time_max);
             clock.ended |= fact.ended;
         }
+        self.watermark = self.watermark.max(self.minimum());
     }
 
     /// Largest event time of a partition before a chunk of the epoch at hand.
@@ -100,9 +111,13 @@ impl PartitionClocks {
 
     /// The global watermark: the minimum over the partitions that may still hold records.
     ///
-    /// It never exceeds the `pw` of any later record. When no partition is left it is the largest event time of all.
+    /// It never exceeds the `pw` of any later record, and never goes back. When no partition is left it is the largest event time of all.
     #[must_use]
     pub fn watermark(&self) -> Micros {
+        self.watermark
+    }
+
+    fn minimum(&self) -> Micros {
         let open = self.partitions.iter().filter(|clock| !clock.ended);
         let behind = open.map(|clock| clock.time_max.saturating_sub(self.out_of_orderness)).min();
         behind.unwrap_or_else(|| self.time_max())
@@ -135,6 +150,21 @@ mod tests {
         clocks.advance(vec![fact(0, 0, 110, false), fact(1, 0, 70, false)]);
         assert_eq!((clocks.base(0, 0), clocks.base(1, 0)), (100, Micros::MIN));
         assert_eq!(clocks.watermark(), 60);
+    }
+
+    #[test]
+    fn a_new_partition_holds_the_watermark_until_its_clock_is_known() {
+        // Goal: from its announcement to its first clock nothing moves; what its reader then says is where it begins.
+        let mut clocks = PartitionClocks::new(1, 10);
+        clocks.advance(vec![fact(0, 0, 100, false)]);
+        assert_eq!(clocks.watermark(), 90);
+        clocks.advance(vec![fact(0, 0, 200, false), fact(2, 0, Micros::MIN, false)]);
+        clocks.advance(vec![fact(0, 0, 300, false)]);
+        assert_eq!((clocks.watermark(), clocks.time_max()), (90, 300));
+        clocks.advance(vec![fact(1, 0, 100, false), fact(2, 0, 100, false), fact(2, 1, 150, false)]);
+        assert_eq!((clocks.base(2, 1), clocks.watermark()), (100, 90));
+        clocks.advance(vec![fact(1, 0, 400, false), fact(2, 0, 400, false)]);
+        assert_eq!(clocks.watermark(), 290);
     }
 
     #[test]

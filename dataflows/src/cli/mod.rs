@@ -11,7 +11,7 @@ mod terminal;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use whisperer_connectors::{Source, SourceError, file::FileSource, generator::GeneratorSource};
+use whisperer_connectors::{Source, SourceError, file::FileSource, generator::GeneratorSource, kafka::KafkaOptions};
 use whisperer_operators::job::CompiledJob;
 
 use whisperer_sinks::SinkError;
@@ -149,7 +149,20 @@ fn open_source(settings: &SourceSettings) -> Result<std::sync::Arc<dyn Source>, 
     Ok(match settings {
         SourceSettings::File(options) => std::sync::Arc::new(FileSource::new(options.clone())?),
         SourceSettings::Generator(options) => std::sync::Arc::new(GeneratorSource::new(options.clone())?),
+        SourceSettings::Kafka(options) => open_kafka(options)?,
     })
+}
+
+#[cfg(feature = "kafka")]
+fn open_kafka(options: &KafkaOptions) -> Result<std::sync::Arc<dyn Source>, SourceError> {
+    use whisperer_connectors::kafka::{KafkaSource, Surroundings};
+    Ok(std::sync::Arc::new(KafkaSource::new(options.clone(), Surroundings::default())?))
+}
+
+/// Reading the job file has refused it already.
+#[cfg(not(feature = "kafka"))]
+fn open_kafka(options: &KafkaOptions) -> Result<std::sync::Arc<dyn Source>, SourceError> {
+    Err(SourceError::Settings(format!("the topic \"{}\" needs a build with `--features kafka`", options.topic)))
 }
 
 /// The job file that a verb is about.

@@ -75,6 +75,7 @@ fn snake(name: &str) -> String {
 fn source(file: &JobFile) -> String {
     match &file.source {
         SourceSettings::File(options) => format!("file {}", options.path),
+        SourceSettings::Kafka(options) => format!("kafka topic {} of {}", options.topic, options.brokers),
         SourceSettings::Generator(options) => {
             format!(
                 "generator: {} events of {} users, {} partitions",

@@ -23,6 +23,7 @@ mod section;
 mod shape;
 mod sink;
 mod source;
+mod source_kafka;
 mod source_map;
 
 #[cfg(test)]
@@ -34,7 +35,9 @@ use std::{
 };
 
 use toml::de::DeTable;
-use whisperer_connectors::{file::FileOptions, format::FormatOptions, generator::GeneratorOptions, source::EpochSize};
+use whisperer_connectors::{
+    file::FileOptions, format::FormatOptions, generator::GeneratorOptions, kafka::KafkaOptions, source::EpochSize,
+};
 use whisperer_operators::spec::{JobError, JobSpec, Span};
 
 pub use errors::JobFileErrors;
@@ -69,6 +72,8 @@ pub enum SourceSettings {
     File(FileOptions),
     /// `connector = "generator"`
     Generator(GeneratorOptions),
+    /// `connector = "kafka"`
+    Kafka(KafkaOptions),
 }
 
 /// How the input is cut into epochs. Results do not depend on it.

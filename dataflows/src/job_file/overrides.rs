@@ -50,12 +50,12 @@ impl Overrides {
     }
 }
 
-/// A generator's place is taken by files in the native format.
+/// The place of a generator or a topic is taken by files in its format.
 fn replace_input(job: &mut JobFile, input: &str) {
     let (path, root) = (input.to_owned(), PathBuf::new());
     match &mut job.source {
         SourceSettings::File(options) => (options.path, options.root) = (path, root),
-        SourceSettings::Generator(_) => {
+        SourceSettings::Generator(_) | SourceSettings::Kafka(_) => {
             job.source = SourceSettings::File(FileOptions {
                 path,
                 root,

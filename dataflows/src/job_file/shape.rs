@@ -37,7 +37,7 @@ pub(super) const JOB: Shape = Shape {
     later: &["deliver_from", "expires_after"],
 };
 
-/// The keys of every connector; which of them belong to which is in [`FILE_KEYS`] and [`GENERATOR_KEYS`].
+/// The keys of every connector; which of them belong to which is in [`FILE_KEYS`], [`GENERATOR_KEYS`] and [`KAFKA_KEYS`].
 pub(super) const SOURCE: Shape = Shape {
     title: "[source]",
     keys: &[
@@ -62,17 +62,16 @@ pub(super) const SOURCE: Shape = Shape {
         "disorder",
         "late",
         "malformed",
-    ],
-    later: &[
         "brokers",
         "topic",
         "group",
-        "idle_timeout_ms",
-        "log_epochs",
+        "properties",
+        "keyed",
         "allow_repartition",
-        "listen",
-        "schema_registry",
+        "idle_timeout_ms",
+        "until_end",
     ],
+    later: &["log_epochs", "listen", "schema_registry"],
 };
 
 /// Keys of `[source]` for `connector = "file"` only.
@@ -81,6 +80,13 @@ pub(super) const FILE_KEYS: &[&str] = &["path", "partitioned"];
 /// Keys of `[source]` for `connector = "generator"` only.
 pub(super) const GENERATOR_KEYS: &[&str] =
     &["seed", "users", "events", "partitions", "start", "span", "zipf", "duplicates", "disorder", "late", "malformed"];
+
+/// Keys of `[source]` for `connector = "kafka"` only, but for `start`, which the generator has too.
+pub(super) const KAFKA_KEYS: &[&str] =
+    &["brokers", "topic", "group", "properties", "start", "keyed", "allow_repartition", "idle_timeout_ms", "until_end"];
+
+/// `[source.properties]`, by the property's name.
+pub(super) const KAFKA_PROPERTIES: Shape = Shape { title: "[source.properties]", keys: &[], later: &[] };
 
 pub(super) const MAP: Shape = Shape {
     title: "[source.map]",

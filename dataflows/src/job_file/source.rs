@@ -14,7 +14,7 @@ use whisperer_schemas::Micros;
 use super::{
     SourceSettings, quantity,
     section::{Section, Value},
-    shape, source_map,
+    shape, source_kafka, source_map,
 };
 
 /// What `[source]` says.
@@ -29,6 +29,7 @@ pub(super) struct Source {
 enum Connector {
     File,
     Generator,
+    Kafka,
     Later,
 }
 
@@ -42,7 +43,7 @@ enum Format {
 const CONNECTORS: [(&str, Connector); 4] = [
     ("file", Connector::File),
     ("generator", Connector::Generator),
-    ("kafka", Connector::Later),
+    ("kafka", Connector::Kafka),
     ("http", Connector::Later),
 ];
 
@@ -61,8 +62,13 @@ pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, job
     let section = root.section("source", &shape::SOURCE);
     let connector = read_connector(&section);
     let format = read_format(&section, job_name);
+    let out_of_orderness = section.get("out_of_orderness").and_then(|v| v.duration_or_zero());
+    let out_of_orderness = out_of_orderness.map_or(JobSpec::default().out_of_orderness, |v| v.value);
     let settings = match connector {
         Some(Connector::Generator) => SourceSettings::Generator(read_generator(&section, epoch_size)),
+        Some(Connector::Kafka) => {
+            SourceSettings::Kafka(source_kafka::read(&section, epoch_size, &format, out_of_orderness, job_name))
+        }
         _ => SourceSettings::File(read_file(&section, folder, epoch_size, connector, &format)),
     };
     reject_foreign_keys(&section, connector);
@@ -71,8 +77,6 @@ pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, job
     {
         value.problem("the generator writes the native format".into(), Some("leave \"format\" out"));
     }
-    let out_of_orderness = section.get("out_of_orderness").and_then(|v| v.duration_or_zero());
-    let out_of_orderness = out_of_orderness.map_or(JobSpec::default().out_of_orderness, |v| v.value);
     Source { settings, format, out_of_orderness }
 }
 
@@ -81,20 +85,27 @@ fn read_connector(section: &Section<'_>) -> Option<Connector> {
     let connector = value.choice(&CONNECTORS)?;
     if connector == Connector::Later {
         let message = format!("the connector \"{}\" is not in this build yet", value.raw().as_str()?);
-        value.problem(message, Some("file or generator"));
+        value.problem(message, Some("kafka, file or generator"));
+    }
+    if connector == Connector::Kafka && !cfg!(feature = "kafka") {
+        let message = "the connector \"kafka\" is not in this build".to_owned();
+        value.problem(message, Some("build it with `--features kafka`"));
     }
     Some(connector)
 }
 
-/// Says of every key of the other connector that it is one.
+/// Says of every key of another connector that it is one.
 fn reject_foreign_keys(section: &Section<'_>, connector: Option<Connector>) {
-    let (foreign, owner) = match connector {
-        Some(Connector::File) => (shape::GENERATOR_KEYS, "generator"),
-        Some(Connector::Generator) => (shape::FILE_KEYS, "file"),
-        _ => return,
-    };
-    for value in foreign.iter().filter_map(|key| section.get(key)) {
-        value.problem_at_key(format!("\"{}\" belongs to the connector \"{owner}\"", value.key()), None);
+    let owners = [
+        (Connector::File, shape::FILE_KEYS, "file"),
+        (Connector::Generator, shape::GENERATOR_KEYS, "generator"),
+        (Connector::Kafka, shape::KAFKA_KEYS, "kafka"),
+    ];
+    let Some((_, own, _)) = owners.iter().find(|(owner, ..)| Some(*owner) == connector) else { return };
+    for (_, keys, owner) in owners.iter().filter(|(owner, ..)| Some(*owner) != connector) {
+        for value in keys.iter().filter(|key| !own.contains(key)).filter_map(|key| section.get(key)) {
+            value.problem_at_key(format!("\"{}\" belongs to the connector \"{owner}\"", value.key()), None);
+        }
     }
 }
 
@@ -137,7 +148,7 @@ fn read_generator(section: &Section<'_>, epoch_size: EpochSize) -> GeneratorOpti
 }
 
 /// An instant in quotes, or TOML's own offset date-time.
-fn read_instant(value: &Value<'_>) -> Option<Micros> {
+pub(super) fn read_instant(value: &Value<'_>) -> Option<Micros> {
     let text = match value.raw().as_datetime() {
         Some(time) => time.to_string(),
         None => value.text()?.value,
