@@ -47,3 +47,9 @@ fn mistakes_of_a_map_are_shown_at_once() {
     // Goal: the same for foreign records.
     check("map");
 }
+
+#[test]
+fn mistakes_of_a_format_are_shown_at_once() {
+    // Goal: formats that the connector cannot have, and what a registry's section can get wrong; no secret is shown twice.
+    check("formats");
+}

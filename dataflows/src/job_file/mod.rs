@@ -22,6 +22,7 @@ mod section;
 mod shape;
 mod sink;
 mod source;
+mod source_format;
 mod source_map;
 
 #[cfg(test)]

@@ -44,6 +44,7 @@ pub(super) const SOURCE: Shape = Shape {
         "connector",
         "format",
         "map",
+        "registry",
         "ids",
         "event_types",
         "event_bytes_max",
@@ -63,16 +64,7 @@ pub(super) const SOURCE: Shape = Shape {
         "late",
         "malformed",
     ],
-    later: &[
-        "brokers",
-        "topic",
-        "group",
-        "idle_timeout_ms",
-        "log_epochs",
-        "allow_repartition",
-        "listen",
-        "schema_registry",
-    ],
+    later: &["brokers", "topic", "group", "idle_timeout_ms", "log_epochs", "allow_repartition", "listen"],
 };
 
 /// Keys of `[source]` for `connector = "file"` only.
@@ -81,6 +73,12 @@ pub(super) const FILE_KEYS: &[&str] = &["path", "partitioned"];
 /// Keys of `[source]` for `connector = "generator"` only.
 pub(super) const GENERATOR_KEYS: &[&str] =
     &["seed", "users", "events", "partitions", "start", "span", "zipf", "duplicates", "disorder", "late", "malformed"];
+
+pub(super) const REGISTRY: Shape = Shape {
+    title: "[source.registry]",
+    keys: &["url", "user", "password", "password_env", "timeout", "retry_for"],
+    later: &[],
+};
 
 pub(super) const MAP: Shape = Shape {
     title: "[source.map]",
@@ -144,8 +142,10 @@ pub(super) const CLIP: Shape = Shape { title: "\"clip\"", keys: &["min", "max"],
 
 /// Every shape of a job file with keys of its own.
 #[cfg(test)]
-pub(super) const ALL: &[&Shape] =
-    &[&ROOT, &JOB, &SOURCE, &MAP, &MEMBER, &EPOCH, &DEDUP, &SNAPSHOT, &FEATURE, &SCORE, &STAGE, &TRIGGER, &SINK];
+pub(super) const ALL: &[&Shape] = &[
+    &ROOT, &JOB, &SOURCE, &REGISTRY, &MAP, &MEMBER, &EPOCH, &DEDUP, &SNAPSHOT, &FEATURE, &SCORE, &STAGE, &TRIGGER,
+    &SINK,
+];
 
 /// `[epoch] bytes`: enough that the cost of an epoch vanishes, little enough that an epoch in flight costs no memory to speak of.
 pub(super) const EPOCH_BYTES: u64 = 4 << 20;

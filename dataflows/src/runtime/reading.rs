@@ -15,7 +15,7 @@ use timely::{
 };
 use whisperer_connectors::{
     Chunk, RawRecord, Reader, SourceError,
-    format::{Parsed, Parser, Rejection},
+    format::{Parsed, Parser, RegistryError, Rejection},
     source::Payload,
 };
 use whisperer_operators::{record::Record, watermark::ChunkFacts};
@@ -85,6 +85,8 @@ struct Batch {
     /// The chunk that is being read, and its largest event time so far.
     chunk: (PartitionId, u32),
     time_max: Micros,
+    /// Why a record could not be judged; the run ends.
+    failed: Option<RegistryError>,
     /// The same of the chunks before it.
     done: Vec<((PartitionId, u32), Micros)>,
 }
@@ -102,6 +104,7 @@ impl Reading {
             dead_letters: Vec::new(),
             chunk: (PartitionId(0), 0),
             time_max: Micros::MIN,
+            failed: None,
             done: Vec::new(),
         };
         Reading { reader, progress, outcome: Outcome::default(), batch, chunks: Vec::new() }
@@ -117,6 +120,10 @@ impl Reading {
         batch.epoch = epoch;
         self.chunks.clear();
         let result = self.reader.read(epoch, &mut |raw| batch.take(&raw), &mut self.chunks);
+        let result = match batch.failed.take() {
+            Some(error) => Err(error.into()),
+            None => result,
+        };
         batch.finish_chunk();
         batch.read_before += batch.read;
         self.progress.add(epoch, std::mem::take(&mut batch.read), &self.chunks);
@@ -168,6 +175,10 @@ impl Batch {
             }
             Parsed::Blank => return,
             Parsed::Rejected(rejection) => self.reject(raw, &rejection),
+            Parsed::Failed(error) => {
+                self.failed.get_or_insert(*error);
+                return;
+            }
         }
         self.read += 1;
     }
