@@ -17,6 +17,8 @@ use std::{
 
 use whisperer_schemas::{Epoch, Micros, PartitionId, Position};
 
+use crate::format::RegistryError;
+
 /// The next offset to read of each partition; a partition that is not named starts at its beginning.
 pub type Positions = BTreeMap<PartitionId, u64>;
 
@@ -47,7 +49,7 @@ pub struct RawRecord<'a> {
 /// The content of a record.
 #[derive(Clone, Copy, Debug)]
 pub enum Payload<'a> {
-    /// One JSON text.
+    /// The record's bytes, written as the job's format says: one JSON text, or one framed message.
     Json(&'a [u8]),
     /// A row of a CSV file: the names of its header, and its cells. `raw` is the row as it came.
     Csv {
@@ -238,4 +240,7 @@ pub enum SourceError {
     /// The settings contradict one another.
     #[error("{0}")]
     Settings(String),
+    /// The schema registry does not give what it was asked for.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
 }

@@ -54,3 +54,9 @@ fn mistakes_of_a_topic_are_shown_at_once() {
     // Goal: the same for the keys of Kafka, librdkafka's own properties included.
     check("kafka");
 }
+
+#[test]
+fn mistakes_of_a_format_are_shown_at_once() {
+    // Goal: formats that the connector cannot have, and what a registry's section can get wrong; no secret is shown twice.
+    check("formats");
+}

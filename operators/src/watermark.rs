@@ -59,6 +59,7 @@ impl PartitionClocks {
         for partition in ended {
             self.clock(partition).ended = true;
         }
+        self.watermark = self.minimum();
     }
 
     /// The largest event time of each partition that has one.

@@ -45,12 +45,32 @@ pub(super) fn capture<'a>(
     slots: &mut Vec<Captured<'a>>,
     scratch: &mut String,
 ) -> Result<(), String> {
-    let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
+    empty(members, slots, scratch);
+    capture_below(0, json, members, slots, scratch)
+}
+
+/// Makes the slots of a record that holds nothing yet.
+pub(super) fn empty(members: &Members, slots: &mut Vec<Captured<'_>>, scratch: &mut String) {
     slots.clear();
     slots.resize(members.slots(), Captured::Absent);
     scratch.clear();
+}
+
+/// Reads `json` as the object of the member in `slot`; the other slots stay as they are.
+///
+/// # Errors
+/// Where `json` is not one valid object: what is wrong, in one line.
+#[inline]
+pub(super) fn capture_below<'a>(
+    slot: u16,
+    json: &'a [u8],
+    members: &Members,
+    slots: &mut [Captured<'a>],
+    scratch: &mut String,
+) -> Result<(), String> {
+    let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
     let mut walk = Walk { members, slots, scan: Scanner { text, at: 0, scratch } };
-    walk.record().map_err(|fault| format!("{} at byte {}", fault.what, fault.at))
+    walk.record(slot).map_err(|fault| format!("{} at byte {}", fault.what, fault.at))
 }
 
 struct Walk<'w, 'a> {
@@ -61,11 +81,11 @@ struct Walk<'w, 'a> {
 
 impl<'a> Walk<'_, 'a> {
     /// The whole text: one object and white space.
-    fn record(&mut self) -> Result<(), Fault> {
+    fn record(&mut self, slot: u16) -> Result<(), Fault> {
         if self.scan.peek_token() != Some(b'{') {
             return Err(self.scan.fault("not an object"));
         }
-        self.object(0, DEPTH_MAX)?;
+        self.object(slot, DEPTH_MAX)?;
         match self.scan.peek_token() {
             Some(_) => Err(self.scan.fault("more than one value")),
             None => Ok(()),

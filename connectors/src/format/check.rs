@@ -18,13 +18,15 @@ use super::{
 pub enum Reason {
     /// Longer than `event_bytes_max`.
     TooLarge,
-    /// Not one JSON object, or not one CSV row with a cell for each column; invalid UTF-8, NaN, numbers beyond f64, lone surrogates.
+    /// Not one JSON object, or not one CSV row with a cell for each column; invalid UTF-8, NaN, numbers beyond f64, lone surrogates. In
+    /// other formats: not framed as the format says, or content that is not one message of its schema.
     InvalidJson,
     /// A required field is absent or null; in CSV, its cell is empty.
     MissingField,
     /// A time that cannot be read.
     BadTime,
-    /// A wrong type, an empty id, an id or event type that the job does not admit.
+    /// A wrong type, an empty id, an id or event type that the job does not admit; a schema that the registry does not know or that is
+    /// broken.
     Schema,
     /// An event time too far ahead of its ingest time.
     Future,
@@ -111,10 +113,11 @@ impl<'a> Candidate<'a> {
 
     #[cold]
     fn missing(&self, feed: &Feed<u16>, field: &str) -> String {
-        match feed.member().map(|slot| self.plan.members.path(*slot).join(".")) {
-            Some(member) if member != field => format!("{field} is missing: no \"{member}\""),
-            _ => format!("{field} is missing"),
+        let names: Vec<String> = feed.members().iter().map(|slot| self.plan.members.path(*slot).join(".")).collect();
+        if names.is_empty() || names == [field] {
+            return format!("{field} is missing");
         }
+        format!("{field} is missing: no \"{}\"", names.join("\" or \""))
     }
 
     /// `schema`

@@ -1,7 +1,7 @@
-//! `[source.map]`: how the fields of foreign JSON or CSV become those of an event.
+//! `[source.map]`: how the fields of foreign records become those of an event.
 
-/// Which member feeds each field of the event. A field without an entry comes from the member of the same name; only mapped
-/// properties exist.
+/// Which member feeds each field of the event. A field without an entry comes from where the format has it: in foreign JSON and CSV
+/// from the member of the same name, and only mapped properties exist.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Mapping {
     /// `event_id`

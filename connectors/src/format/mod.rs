@@ -3,24 +3,31 @@
 //! ```text
 //!            Plan (once per job: which members feed the event)
 //!              │
-//! RawRecord ─▶ capture ─▶ slots ─▶ checks, in the order of the reasons ─▶ EventView ─▶ Intake ─▶ Record
+//! RawRecord ─▶ decode ─▶ slots ─▶ checks, in the order of the reasons ─▶ EventView ─▶ Intake ─▶ Record
 //! ```
-//! Native JSON, mapped JSON and CSV differ only in their plan and in how the slots are filled.
+//! Formats differ only in their plan and in how the slots are filled: from JSON by one walk (`capture`), from the cells of a CSV
+//! row, from a message that a schema of the registry describes (`registry`).
 
 mod capture;
 mod check;
+mod cloudevents;
+mod decode;
 pub mod mapping;
 mod members;
 mod parser;
 mod plan;
+pub mod registry;
 mod scan;
+mod segment;
 mod time;
 
 use whisperer_schemas::Micros;
 
 pub use check::{Reason, Rejection};
+pub use decode::ReadError;
 pub use mapping::Mapping;
 pub use parser::{EventReader, Parsed, Parser};
+pub use registry::{Encoding, RegistryError, RegistryOptions};
 
 /// What a format checks and how.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,10 +42,44 @@ pub struct FormatOptions {
     pub future_max: Micros,
     /// Event times further ahead than this are clamped to the ingest time.
     pub clamp_after: Micros,
-    /// How foreign fields become those of an event; none is the native format.
-    pub mapping: Option<Mapping>,
-    /// The `app_id` of mapped events that have none: the job's name.
+    /// How records are written.
+    pub format: Format,
+    /// The `app_id` of events that have none, but for the native format: the job's name.
     pub app_id: String,
+}
+
+/// How records are written, and how their fields become those of an event.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Format {
+    /// The event contract as JSON.
+    Native,
+    /// Foreign JSON objects or CSV rows. Only mapped properties exist.
+    Foreign(Mapping),
+    /// Messages of the Segment spec; what the mapping names comes from there instead of where the spec has it.
+    Segment(Mapping),
+    /// CloudEvents 1.0, structured as JSON or in binary mode; what the mapping names comes from there instead of the default place.
+    CloudEvents(Mapping),
+    /// Messages framed with the id of their schema, which a registry knows.
+    Framed {
+        /// How the message behind the frame is written.
+        encoding: Encoding,
+        /// Where schemas come from.
+        registry: RegistryOptions,
+        /// With a mapping the messages are foreign; without one they have the members of the native format.
+        mapping: Option<Mapping>,
+    },
+}
+
+impl Format {
+    /// The mapping, in formats that have one.
+    #[must_use]
+    pub fn mapping(&self) -> Option<&Mapping> {
+        match self {
+            Format::Native => None,
+            Format::Foreign(mapping) | Format::Segment(mapping) | Format::CloudEvents(mapping) => Some(mapping),
+            Format::Framed { mapping, .. } => mapping.as_ref(),
+        }
+    }
 }
 
 /// Which ids are valid.

@@ -11,10 +11,12 @@ use whisperer_schemas::{Micros, Position, time::parse_rfc3339};
 
 use super::{
     FormatOptions, Reason, Rejection,
-    capture::{Captured, capture},
+    capture::Captured,
     check::{Candidate, Identity, shown},
+    decode::{Decoder, ReadError, Unread},
     mapping::From,
     plan::{Found, Plan},
+    registry::RegistryError,
     time::TimeReader,
 };
 use crate::source::{Payload, RawRecord, SourceError};
@@ -35,13 +37,16 @@ pub enum Parsed {
     Blank,
     /// A dead letter.
     Rejected(Rejection),
+    /// Not to be judged without a schema registry that does not answer: the run has to end before this record.
+    Failed(Box<RegistryError>),
 }
 
 impl Parser {
     /// A parser of the records that `options` describe, for a job with this intake.
     ///
     /// # Errors
-    /// Where the mapping's time names an unknown zone or has an impossible format.
+    /// Where the mapping's time names an unknown zone or has an impossible format, and where the schema registry that the format needs
+    /// does not answer.
     pub fn new(options: FormatOptions, intake: Arc<Intake>) -> Result<Parser, SourceError> {
         Ok(Parser { events: EventReader::new(options, intake.fields())?, intake })
     }
@@ -64,7 +69,8 @@ impl Parser {
         match self.events.read(raw, |event| self.intake.record(event, place)) {
             Ok(Some(record)) => Parsed::Record(record),
             Ok(None) => Parsed::Blank,
-            Err(rejection) => Parsed::Rejected(rejection),
+            Err(ReadError::Rejected(rejection)) => Parsed::Rejected(rejection),
+            Err(ReadError::Failed(error)) => Parsed::Failed(error),
         }
     }
 }
@@ -74,6 +80,7 @@ impl Parser {
 pub struct EventReader {
     options: FormatOptions,
     plan: Plan,
+    decoder: Decoder,
     times: TimeReader,
     columns: Columns,
     clamped: u64,
@@ -87,20 +94,20 @@ impl EventReader {
     /// A reader of the records that `options` describe, which extracts `fields`.
     ///
     /// # Errors
-    /// Where the mapping's time names an unknown zone or has an impossible format.
+    /// Where the mapping's time names an unknown zone or has an impossible format, and where the schema registry that the format needs
+    /// does not answer.
     pub fn new(options: FormatOptions, fields: &[Field]) -> Result<EventReader, SourceError> {
-        let timestamp = options.mapping.as_ref().and_then(|mapping| mapping.timestamp.as_ref());
+        let timestamp = options.format.mapping().and_then(|mapping| mapping.timestamp.as_ref());
         let times = match timestamp {
             Some(From::Member(member)) => TimeReader::mapped(member)?,
             Some(From::Value(_)) | None => TimeReader::default(),
         };
-        let plan = match &options.mapping {
-            Some(mapping) => Plan::mapped(mapping, fields, &options.app_id),
-            None => Plan::native(fields),
-        };
+        let plan = Plan::new(&options.format, fields, &options.app_id);
+        let decoder = Decoder::new(&options, &plan)?;
         Ok(EventReader {
             options,
             plan,
+            decoder,
             times,
             columns: Columns::default(),
             clamped: 0,
@@ -120,42 +127,56 @@ impl EventReader {
     /// Hands the event of a record to `each`; gives none for a line of white space.
     ///
     /// # Errors
-    /// Where the record is no valid event.
+    /// Where the record is no valid event, or its schema cannot be had.
     pub fn read<R>(
         &mut self,
         raw: &RawRecord<'_>,
         each: impl FnOnce(&EventView<'_>) -> R,
-    ) -> Result<Option<R>, Rejection> {
+    ) -> Result<Option<R>, ReadError> {
         let (bytes, length) = match raw.payload {
             Payload::Json(bytes) | Payload::Csv { raw: bytes, .. } => (bytes, bytes.len() as u64),
             Payload::TooLarge { head, bytes } => (head, bytes),
         };
         if length > self.options.event_bytes_max || matches!(raw.payload, Payload::TooLarge { .. }) {
-            return Err(too_large(length, self.options.event_bytes_max));
+            return Err(too_large(length, self.options.event_bytes_max).into());
         }
-        if is_blank(bytes) {
+        if is_blank(bytes) && self.decoder.is_blank(raw, bytes) {
             return Ok(None);
         }
         // The slots borrow from this record, so their vector travels through under its lifetime.
         let mut slots = reuse(std::mem::take(&mut self.slots));
-        let filled = self.fill(raw, bytes, &mut slots);
-        let result = filled.and_then(|()| self.checked(raw, &slots, each));
+        let result = match self.fill(raw, bytes, &mut slots) {
+            Ok(()) => self.checked(raw, &slots, each).map_err(ReadError::Rejected),
+            Err(unread) => Err(self.unread(unread, &slots)),
+        };
         self.slots = reuse(slots);
         result.map(Some)
     }
 
     /// `invalid_json`
-    fn fill<'a>(
-        &mut self,
-        raw: &RawRecord<'a>,
-        bytes: &'a [u8],
-        slots: &mut Vec<Captured<'a>>,
-    ) -> Result<(), Rejection> {
-        let filled = match raw.payload {
-            Payload::Csv { header, cells, .. } => self.columns.fill(&self.plan, header, cells, bytes, slots),
-            Payload::Json(_) | Payload::TooLarge { .. } => capture(bytes, &self.plan.members, slots, &mut self.scratch),
-        };
-        filled.map_err(|detail| Rejection::new(Reason::InvalidJson, detail))
+    fn fill<'a>(&mut self, raw: &RawRecord<'a>, bytes: &'a [u8], slots: &mut Vec<Captured<'a>>) -> Result<(), Unread> {
+        match raw.payload {
+            Payload::Csv { header, cells, .. } => {
+                self.columns.fill(&self.plan, header, cells, bytes, slots)?;
+                self.decoder.complete(slots, &mut self.scratch)
+            }
+            Payload::Json(_) | Payload::TooLarge { .. } => {
+                self.decoder.fill(raw, bytes, &self.plan, slots, &mut self.scratch)
+            }
+        }
+    }
+
+    /// What is wrong with a record whose slots are not, or wrongly, filled. A missing field and a bad time come before the schema.
+    #[cold]
+    fn unread(&mut self, unread: Unread, slots: &[Captured<'_>]) -> ReadError {
+        if let Unread::BreaksSchema(_) = unread {
+            let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch };
+            let before = candidate.required().and_then(|()| event_time(&candidate, &mut self.times));
+            if let Err(rejection) = before {
+                return rejection.into();
+            }
+        }
+        unread.into()
     }
 
     /// `missing_field`, `bad_time`, `schema`, `future`

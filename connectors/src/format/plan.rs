@@ -3,9 +3,12 @@
 use whisperer_operators::intake::{Field, Group};
 
 use super::{
+    Format,
     capture::Captured,
+    cloudevents,
     mapping::{Constant, From, Mapping, Member},
     members::Members,
+    segment,
 };
 
 /// Where the fields of an event come from.
@@ -39,6 +42,10 @@ pub(super) enum Feed<P> {
     Renamed { member: P, rename: Vec<(String, String)>, otherwise: Option<String> },
     /// A member, or this text where there is none.
     Default { member: P, text: String },
+    /// The first of these members that is there.
+    First(Vec<P>),
+    /// What a format computed after the walk, in a slot behind those of the members, counted from the last one.
+    Derived(usize),
 }
 
 /// A field's value, found.
@@ -59,47 +66,38 @@ pub(super) enum Found<'a> {
 }
 
 impl Plan {
-    /// Every field comes from the member of the same name.
-    pub(super) fn native(fields: &[Field]) -> Plan {
-        let own = |name: &str| Feed::Member(vec![name.to_owned()]);
-        let draft = Draft {
-            event_id: own("event_id"),
-            app_id: own("app_id"),
-            user_id: own("user_id"),
-            session_id: own("session_id"),
-            event_type: own("event_type"),
-            timestamp: own("timestamp"),
-            fields: fields.iter().map(|field| Feed::Member(same_path(field))).collect(),
+    /// The plan of a format. `app_id` is that of events which have none, but for the native format.
+    pub(super) fn new(format: &Format, fields: &[Field], app_id: &str) -> Plan {
+        let draft = match format {
+            Format::Native => Draft::own_names(),
+            Format::Foreign(_) => Draft { objects: objects(&["context", "metadata"]), ..Draft::own_names() },
+            Format::Segment(mapping) => segment::draft(mapping),
+            Format::CloudEvents(_) => cloudevents::draft(),
+            // With a mapping a message is foreign, without one it has the members of the native format.
+            Format::Framed { mapping: Some(_), .. } => {
+                Draft { objects: objects(&["context", "metadata"]), ..Draft::own_names() }
+            }
+            Format::Framed { mapping: None, .. } => Draft::own_names(),
         };
-        draft.compile(&["properties", "context", "metadata"])
-    }
-
-    /// Fields come from where `mapping` says, else from the member of the same name; the `app_id` else is `app_id`.
-    ///
-    /// The record's own `properties` are no part of the event, so they may be anything.
-    pub(super) fn mapped(mapping: &Mapping, fields: &[Field], app_id: &str) -> Plan {
-        let feed = |from: &Option<From>, name: &str| match from {
-            Some(from) => from_mapping(from),
-            None => Feed::Member(vec![name.to_owned()]),
+        let draft = if *format == Format::Native { draft } else { draft.with_app_id(app_id) };
+        let own = |field: &Field| match format {
+            Format::Native | Format::Framed { mapping: None, .. } => Feed::Member(same_path(field)),
+            Format::Foreign(_) | Format::Framed { .. } if field.group == Group::Properties => Feed::Nothing,
+            Format::Foreign(_) | Format::Framed { .. } => Feed::Member(same_path(field)),
+            Format::Segment(_) => segment::field(field),
+            Format::CloudEvents(_) => cloudevents::field(field),
         };
-        let app_id = match &mapping.app_id {
-            Some(from) => from_mapping(from),
-            None => Feed::Default { member: vec!["app_id".to_owned()], text: app_id.to_owned() },
-        };
-        let draft = Draft {
-            event_id: feed(&mapping.event_id, "event_id"),
-            app_id,
-            user_id: feed(&mapping.user_id, "user_id"),
-            session_id: feed(&mapping.session_id, "session_id"),
-            event_type: feed(&mapping.event_type, "event_type"),
-            timestamp: feed(&mapping.timestamp, "timestamp"),
-            fields: fields.iter().map(|field| mapped_field(mapping, field)).collect(),
-        };
-        draft.compile(&["context", "metadata"])
+        match format.mapping() {
+            Some(mapping) => {
+                let mapped = |field| mapped_field(mapping, field).unwrap_or_else(|| own(field));
+                draft.overridden(mapping, format).compile(fields.iter().map(mapped).collect())
+            }
+            None => draft.compile(fields.iter().map(own).collect()),
+        }
     }
 }
 
-fn same_path(field: &Field) -> Vec<String> {
+pub(super) fn same_path(field: &Field) -> Vec<String> {
     let mut path = vec![field.group.name().to_owned()];
     path.extend_from_slice(&field.path);
     path
@@ -117,44 +115,111 @@ fn from_mapping(from: &From) -> Feed<Vec<String>> {
     }
 }
 
-/// Only mapped properties exist: `properties.NAME`, and what lies below the member that `NAME` is mapped to.
-fn mapped_field(mapping: &Mapping, field: &Field) -> Feed<Vec<String>> {
+/// A mapped property, and what lies below the member that a property is mapped to; none for what the mapping does not name.
+fn mapped_field(mapping: &Mapping, field: &Field) -> Option<Feed<Vec<String>>> {
     if field.group != Group::Properties {
-        return Feed::Member(same_path(field));
+        return None;
     }
     let mapped = |name: &str| mapping.properties.iter().rev().find(|(property, _)| property == name);
     if let Some((_, from)) = mapped(&field.path.join(".")) {
-        return from_mapping(from);
+        return Some(from_mapping(from));
     }
-    let above = field.path.split_first().and_then(|(first, below)| mapped(first).map(|(_, from)| (from, below)));
-    match above.map(|(from, below)| (from_mapping(from), below)) {
-        Some((Feed::Member(mut path), below)) => {
+    let (first, below) = field.path.split_first()?;
+    let (_, from) = mapped(first)?;
+    Some(match from_mapping(from) {
+        Feed::Member(mut path) => {
             path.extend_from_slice(below);
             Feed::Member(path)
         }
         _ => Feed::Nothing,
-    }
+    })
 }
 
 /// A plan that names paths; slots are known once all paths are.
-struct Draft {
-    event_id: Feed<Vec<String>>,
-    app_id: Feed<Vec<String>>,
-    user_id: Feed<Vec<String>>,
-    session_id: Feed<Vec<String>>,
-    event_type: Feed<Vec<String>>,
-    timestamp: Feed<Vec<String>>,
-    fields: Vec<Feed<Vec<String>>>,
+pub(super) struct Draft {
+    pub(super) event_id: Feed<Vec<String>>,
+    pub(super) app_id: Feed<Vec<String>>,
+    pub(super) user_id: Feed<Vec<String>>,
+    pub(super) session_id: Feed<Vec<String>>,
+    pub(super) event_type: Feed<Vec<String>>,
+    pub(super) timestamp: Feed<Vec<String>>,
+    pub(super) received_at: Feed<Vec<String>>,
+    /// Members that must be objects or null, with their names.
+    pub(super) objects: Vec<(Vec<String>, &'static str)>,
+    /// Members that the format itself looks at.
+    pub(super) more: Vec<Vec<String>>,
+}
+
+/// A path written with dots.
+pub(super) fn path(dotted: &str) -> Vec<String> {
+    dotted.split('.').map(str::to_owned).collect()
+}
+
+/// Members at these paths, which must be objects or null.
+pub(super) fn objects(dotted: &[&'static str]) -> Vec<(Vec<String>, &'static str)> {
+    dotted.iter().map(|name| (path(name), *name)).collect()
 }
 
 impl Draft {
-    fn compile(self, objects: &[&'static str]) -> Plan {
-        let received_at = Feed::Member(vec!["metadata".to_owned(), "received_at".to_owned()]);
-        let contract =
-            [&self.event_id, &self.app_id, &self.user_id, &self.session_id, &self.event_type, &self.timestamp];
-        let feeds = contract.into_iter().chain(&self.fields).chain([&received_at]);
-        let mut paths: Vec<Vec<String>> = feeds.filter_map(Feed::member).cloned().collect();
-        paths.extend(objects.iter().map(|name| vec![(*name).to_owned()]));
+    /// Every field comes from the member of the same name.
+    fn own_names() -> Draft {
+        let own = |name: &str| Feed::Member(path(name));
+        Draft {
+            event_id: own("event_id"),
+            app_id: own("app_id"),
+            user_id: own("user_id"),
+            session_id: own("session_id"),
+            event_type: own("event_type"),
+            timestamp: own("timestamp"),
+            received_at: own("metadata.received_at"),
+            objects: objects(&["properties", "context", "metadata"]),
+            more: vec![],
+        }
+    }
+
+    /// Where there is no `app_id`, it is this one.
+    fn with_app_id(mut self, app_id: &str) -> Draft {
+        if let Feed::Member(member) = self.app_id {
+            self.app_id = Feed::Default { member, text: app_id.to_owned() };
+        }
+        self
+    }
+
+    /// What the mapping names comes from where it says.
+    fn overridden(mut self, mapping: &Mapping, format: &Format) -> Draft {
+        let own_type = self.event_type.clone();
+        for (feed, from) in [
+            (&mut self.event_id, &mapping.event_id),
+            (&mut self.app_id, &mapping.app_id),
+            (&mut self.user_id, &mapping.user_id),
+            (&mut self.session_id, &mapping.session_id),
+            (&mut self.event_type, &mapping.event_type),
+            (&mut self.timestamp, &mapping.timestamp),
+        ] {
+            if let Some(from) = from {
+                *feed = from_mapping(from);
+            }
+        }
+        if matches!(format, Format::Segment(_)) && segment::renames(mapping).is_some() {
+            self.event_type = own_type;
+        }
+        self
+    }
+
+    fn compile(self, fields: Vec<Feed<Vec<String>>>) -> Plan {
+        let contract = [
+            &self.event_id,
+            &self.app_id,
+            &self.user_id,
+            &self.session_id,
+            &self.event_type,
+            &self.timestamp,
+            &self.received_at,
+        ];
+        let feeds = contract.into_iter().chain(&fields);
+        let mut paths: Vec<Vec<String>> = feeds.flat_map(Feed::members).cloned().collect();
+        paths.extend(self.objects.iter().map(|(path, _)| path.clone()));
+        paths.extend(self.more);
         let members = Members::new(&paths);
         let slot = |path: &Vec<String>| members.slot(path).expect("the tree was made of all paths");
         Plan {
@@ -164,20 +229,23 @@ impl Draft {
             session_id: self.session_id.at(slot),
             event_type: self.event_type.at(slot),
             timestamp: self.timestamp.at(slot),
-            received_at: received_at.at(slot),
-            objects: objects.iter().map(|name| (slot(&vec![(*name).to_owned()]), *name)).collect(),
-            fields: self.fields.into_iter().map(|feed| feed.at(slot)).collect(),
+            received_at: self.received_at.at(slot),
+            objects: self.objects.iter().map(|(path, name)| (slot(path), *name)).collect(),
+            fields: fields.into_iter().map(|feed| feed.at(slot)).collect(),
             members,
         }
     }
 }
 
 impl<P> Feed<P> {
-    /// The member that feeds it, if one does.
-    pub(super) fn member(&self) -> Option<&P> {
+    /// The members that feed it, if any do.
+    pub(super) fn members(&self) -> &[P] {
         match self {
-            Feed::Nothing | Feed::Constant(_) => None,
-            Feed::Member(member) | Feed::Renamed { member, .. } | Feed::Default { member, .. } => Some(member),
+            Feed::Nothing | Feed::Constant(_) | Feed::Derived(_) => &[],
+            Feed::Member(member) | Feed::Renamed { member, .. } | Feed::Default { member, .. } => {
+                std::slice::from_ref(member)
+            }
+            Feed::First(members) => members,
         }
     }
 
@@ -188,6 +256,8 @@ impl<P> Feed<P> {
             Feed::Member(member) => Feed::Member(slot(&member)),
             Feed::Renamed { member, rename, otherwise } => Feed::Renamed { member: slot(&member), rename, otherwise },
             Feed::Default { member, text } => Feed::Default { member: slot(&member), text },
+            Feed::First(members) => Feed::First(members.iter().map(slot).collect()),
+            Feed::Derived(place) => Feed::Derived(place),
         }
     }
 }
@@ -207,6 +277,11 @@ impl Feed<u16> {
                 Found::Missing => Found::Text(text),
                 found => found,
             },
+            Feed::First(members) => {
+                let mut all = members.iter().map(|slot| found(slots[usize::from(*slot)], scratch));
+                all.find(|found| *found != Found::Missing).unwrap_or(Found::Missing)
+            }
+            Feed::Derived(place) => found(slots[slots.len() - 1 - place], scratch),
         }
     }
 }

@@ -137,7 +137,7 @@ fn plain_utc(text: &str) -> Option<Micros> {
     if civil.ends_with(b":60") { None } else { parse_rfc3339(&whole) }
 }
 
-fn in_range(micros: i128) -> Option<Micros> {
+pub(super) fn in_range(micros: i128) -> Option<Micros> {
     Micros::try_from(micros).ok().filter(|micros| (TIME_MIN..=TIME_MAX).contains(micros))
 }
 

@@ -23,6 +23,7 @@ mod section;
 mod shape;
 mod sink;
 mod source;
+mod source_format;
 mod source_kafka;
 mod source_map;
 

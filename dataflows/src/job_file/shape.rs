@@ -44,6 +44,7 @@ pub(super) const SOURCE: Shape = Shape {
         "connector",
         "format",
         "map",
+        "registry",
         "ids",
         "event_types",
         "event_bytes_max",
@@ -71,7 +72,7 @@ pub(super) const SOURCE: Shape = Shape {
         "idle_timeout_ms",
         "until_end",
     ],
-    later: &["log_epochs", "listen", "schema_registry"],
+    later: &["log_epochs", "listen"],
 };
 
 /// Keys of `[source]` for `connector = "file"` only.
@@ -87,6 +88,12 @@ pub(super) const KAFKA_KEYS: &[&str] =
 
 /// `[source.properties]`, by the property's name.
 pub(super) const KAFKA_PROPERTIES: Shape = Shape { title: "[source.properties]", keys: &[], later: &[] };
+
+pub(super) const REGISTRY: Shape = Shape {
+    title: "[source.registry]",
+    keys: &["url", "user", "password", "password_env", "timeout", "retry_for"],
+    later: &[],
+};
 
 pub(super) const MAP: Shape = Shape {
     title: "[source.map]",
@@ -170,8 +177,10 @@ pub(super) const CLIP: Shape = Shape { title: "\"clip\"", keys: &["min", "max"],
 
 /// Every shape of a job file with keys of its own.
 #[cfg(test)]
-pub(super) const ALL: &[&Shape] =
-    &[&ROOT, &JOB, &SOURCE, &MAP, &MEMBER, &EPOCH, &DEDUP, &SNAPSHOT, &FEATURE, &SCORE, &STAGE, &TRIGGER, &SINK];
+pub(super) const ALL: &[&Shape] = &[
+    &ROOT, &JOB, &SOURCE, &REGISTRY, &MAP, &MEMBER, &EPOCH, &DEDUP, &SNAPSHOT, &FEATURE, &SCORE, &STAGE, &TRIGGER,
+    &SINK,
+];
 
 /// `[epoch] bytes`: enough that the cost of an epoch vanishes, little enough that an epoch in flight costs no memory to speak of.
 pub(super) const EPOCH_BYTES: u64 = 4 << 20;

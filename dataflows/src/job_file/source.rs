@@ -4,7 +4,7 @@ use std::path::Path;
 
 use whisperer_connectors::{
     file::FileOptions,
-    format::{EventTypes, FormatOptions, Ids, Mapping},
+    format::{Format, FormatOptions},
     generator::GeneratorOptions,
     source::EpochSize,
 };
@@ -14,7 +14,7 @@ use whisperer_schemas::Micros;
 use super::{
     SourceSettings, quantity,
     section::{Section, Value},
-    shape, source_kafka, source_map,
+    shape, source_format, source_kafka,
 };
 
 /// What `[source]` says.
@@ -33,13 +33,6 @@ enum Connector {
     Later,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Format {
-    Native,
-    Foreign,
-    Later,
-}
-
 const CONNECTORS: [(&str, Connector); 4] = [
     ("file", Connector::File),
     ("generator", Connector::Generator),
@@ -47,21 +40,11 @@ const CONNECTORS: [(&str, Connector); 4] = [
     ("http", Connector::Later),
 ];
 
-const FORMATS: [(&str, Format); 7] = [
-    ("native", Format::Native),
-    ("json", Format::Foreign),
-    ("csv", Format::Foreign),
-    ("segment", Format::Later),
-    ("cloudevents", Format::Later),
-    ("avro", Format::Later),
-    ("protobuf", Format::Later),
-];
-
 /// Reads `[source]`. `folder` is the job file's; `job_name` is the `app_id` of mapped events that have none.
 pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, job_name: &str) -> Source {
     let section = root.section("source", &shape::SOURCE);
     let connector = read_connector(&section);
-    let format = read_format(&section, job_name);
+    let format = source_format::read(&section, job_name);
     let out_of_orderness = section.get("out_of_orderness").and_then(|v| v.duration_or_zero());
     let out_of_orderness = out_of_orderness.map_or(JobSpec::default().out_of_orderness, |v| v.value);
     let settings = match connector {
@@ -72,11 +55,7 @@ pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, job
         _ => SourceSettings::File(read_file(&section, folder, epoch_size, connector, &format)),
     };
     reject_foreign_keys(&section, connector);
-    if let Some(value) =
-        section.get("format").filter(|_| connector == Some(Connector::Generator) && format.mapping.is_some())
-    {
-        value.problem("the generator writes the native format".into(), Some("leave \"format\" out"));
-    }
+    reject_foreign_format(&section, connector, &format.format);
     Source { settings, format, out_of_orderness }
 }
 
@@ -106,6 +85,21 @@ fn reject_foreign_keys(section: &Section<'_>, connector: Option<Connector>) {
         for value in keys.iter().filter(|key| !own.contains(key)).filter_map(|key| section.get(key)) {
             value.problem_at_key(format!("\"{}\" belongs to the connector \"{owner}\"", value.key()), None);
         }
+    }
+}
+
+/// Says of a format that the connector cannot have.
+fn reject_foreign_format(section: &Section<'_>, connector: Option<Connector>, format: &Format) {
+    let Some(value) = section.get("format") else { return };
+    match (connector, format) {
+        (Some(Connector::Generator), format) if *format != Format::Native => {
+            value.problem("the generator writes the native format".into(), Some("leave \"format\" out"));
+        }
+        (Some(Connector::File), Format::Framed { encoding, .. }) => {
+            let message = format!("messages of the format \"{encoding}\" do not stand in files");
+            value.problem(message, Some("connector = \"kafka\""));
+        }
+        _ => {}
     }
 }
 
@@ -154,55 +148,4 @@ pub(super) fn read_instant(value: &Value<'_>) -> Option<Micros> {
         None => value.text()?.value,
     };
     quantity::instant(&text).map_err(|mistake| value.problem(mistake.message, mistake.hint.as_deref())).ok()
-}
-
-fn read_format(section: &Section<'_>, job_name: &str) -> FormatOptions {
-    let format = section.get("format").and_then(|v| read_format_name(&v)).unwrap_or(Format::Native);
-    let is_native = format == Format::Native;
-    let ids = section.get("ids").and_then(|v| v.choice(&[("strict", Ids::Strict), ("any", Ids::Any)]));
-    let event_types = section.get("event_types").and_then(|v| read_event_types(&v));
-    let default_types = if is_native { EventTypes::Contract(Vec::new()) } else { EventTypes::Any };
-    FormatOptions {
-        ids: ids.unwrap_or(if is_native { Ids::Strict } else { Ids::Any }),
-        event_types: event_types.unwrap_or(default_types),
-        event_bytes_max: read_event_bytes_max(section),
-        future_max: section.get("future_max").and_then(|v| v.duration()).map_or(shape::FUTURE_MAX, |v| v.value),
-        clamp_after: shape::CLAMP_AFTER,
-        mapping: read_mapping(section, format),
-        app_id: job_name.to_owned(),
-    }
-}
-
-fn read_event_bytes_max(section: &Section<'_>) -> u64 {
-    section.get("event_bytes_max").and_then(|v| v.whole(64..=1 << 30)).unwrap_or(shape::EVENT_BYTES_MAX)
-}
-
-fn read_format_name(value: &Value<'_>) -> Option<Format> {
-    let format = value.choice(&FORMATS)?;
-    if format == Format::Later {
-        let message = format!("the format \"{}\" is not supported in this version", value.raw().as_str()?);
-        value.problem(message, Some("native, json or csv"));
-    }
-    Some(format)
-}
-
-/// The native format is not mapped; a foreign one without a map takes every field from the member of the same name.
-fn read_mapping(section: &Section<'_>, format: Format) -> Option<Mapping> {
-    let map = section.get("map");
-    if let Some(map) = map.filter(|_| format == Format::Native) {
-        map.problem_at_key("[source.map] needs format = \"json\" or \"csv\"".into(), None);
-    }
-    let mapping = map.and_then(|map| map.section(&shape::MAP)).map(|map| source_map::read(&map)).unwrap_or_default();
-    (format == Format::Foreign).then_some(mapping)
-}
-
-/// `"any"`, or types admitted beside those of the event contract.
-fn read_event_types(value: &Value<'_>) -> Option<EventTypes> {
-    if let Some(word) = value.raw().as_str() {
-        if word != "any" {
-            value.problem(format!("unknown event_types \"{word}\""), Some("an array of types, or \"any\""));
-        }
-        return Some(EventTypes::Any);
-    }
-    Some(EventTypes::Contract(value.texts()?.into_iter().map(|name| name.value).collect()))
 }

@@ -24,7 +24,7 @@ use timely::{
 };
 use whisperer_connectors::{
     Chunk, Positions, RawRecord, Reader, SourceError,
-    format::{Parsed, Parser, Rejection},
+    format::{Parsed, Parser, RegistryError, Rejection},
     source::Payload,
 };
 use whisperer_operators::{keyed::CutPlan, record::Record, watermark::ChunkFacts};
@@ -168,6 +168,8 @@ struct Batch {
     /// The chunk that is being read, and its largest event time so far.
     chunk: (PartitionId, u32),
     time_max: Micros,
+    /// Why a record could not be judged; the run ends.
+    failed: Option<RegistryError>,
     /// The same of the chunks before it.
     done: Vec<((PartitionId, u32), Micros)>,
 }
@@ -190,6 +192,7 @@ impl Reading {
             dead_letters: Vec::new(),
             chunk: (PartitionId(0), 0),
             time_max: Micros::MIN,
+            failed: None,
             done: Vec::new(),
         };
         let shared = Shared::default();
@@ -211,6 +214,10 @@ impl Reading {
             self.reader.committed(&positions);
         }
         let result = self.reader.read(epoch, &mut |raw| batch.take(&raw), &mut self.chunks);
+        let result = match batch.failed.take() {
+            Some(error) => Err(error.into()),
+            None => result,
+        };
         batch.finish_chunk();
         batch.read_before += batch.read;
         self.progress.add(epoch, std::mem::take(&mut batch.read), &self.chunks);
@@ -296,6 +303,10 @@ impl Batch {
             }
             Parsed::Blank => return,
             Parsed::Rejected(rejection) => self.reject(raw, &rejection),
+            Parsed::Failed(error) => {
+                self.failed.get_or_insert(*error);
+                return;
+            }
         }
         self.read += 1;
     }

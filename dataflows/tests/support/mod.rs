@@ -10,7 +10,7 @@ use std::{fmt::Write as _, sync::Arc};
 
 use whisperer_connectors::{
     Source,
-    format::{EventTypes, FormatOptions, Ids},
+    format::{EventTypes, Format, FormatOptions, Ids},
     memory::{MemoryPartition, MemorySource},
 };
 use whisperer_dataflows::runtime::{Outputs, Progress, Run, RunReport};
@@ -132,7 +132,7 @@ pub fn native() -> FormatOptions {
         event_bytes_max: 1 << 20,
         future_max: HOUR,
         clamp_after: 5 * SECOND,
-        mapping: None,
+        format: Format::Native,
         app_id: "job".into(),
     }
 }

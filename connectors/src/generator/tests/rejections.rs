@@ -7,7 +7,7 @@ use whisperer_schemas::{
 
 use super::{super::GeneratorOptions, lines, small};
 use crate::{
-    format::{EventReader, EventTypes, FormatOptions, Ids},
+    format::{EventReader, EventTypes, Format, FormatOptions, Ids, ReadError},
     source::{Payload, RawRecord},
 };
 
@@ -22,7 +22,7 @@ fn lines_are_rejected_for_the_reason_that_they_were_spoilt_for() {
         event_bytes_max: 1 << 20,
         future_max: HOUR,
         clamp_after: 5 * SECOND,
-        mapping: None,
+        format: Format::Native,
         app_id: "test".to_owned(),
     };
     let mut reader = EventReader::new(format, &[]).unwrap();
@@ -39,7 +39,9 @@ fn lines_are_rejected_for_the_reason_that_they_were_spoilt_for() {
         let shown = || String::from_utf8_lossy(&line.text[..line.text.len().min(2_000)]).into_owned();
         match (line.event.fault, read) {
             (None, Ok(event)) => assert_eq!(event, Some(expected), "{}", shown()),
-            (Some(reason), Err(rejection)) => assert_eq!(rejection.reason, reason, "{rejection:?} {}", shown()),
+            (Some(reason), Err(ReadError::Rejected(rejection))) => {
+                assert_eq!(rejection.reason, reason, "{rejection:?} {}", shown())
+            }
             (fault, read) => panic!("{fault:?}, but {read:?}: {}", shown()),
         }
     }
