@@ -47,3 +47,9 @@ fn mistakes_of_a_map_are_shown_at_once() {
     // Goal: the same for foreign records.
     check("map");
 }
+
+#[test]
+fn mistakes_of_operations_are_shown_at_once() {
+    // Goal: the same for checkpoints, state, readiness, clusters, the server, telemetry, delivery and history.
+    check("operations");
+}
