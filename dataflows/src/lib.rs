@@ -4,4 +4,5 @@
 
 pub mod cli;
 pub mod job_file;
+pub mod operations;
 pub mod runtime;

@@ -60,3 +60,9 @@ fn mistakes_of_a_format_are_shown_at_once() {
     // Goal: formats that the connector cannot have, and what a registry's section can get wrong; no secret is shown twice.
     check("formats");
 }
+
+#[test]
+fn mistakes_of_operations_are_shown_at_once() {
+    // Goal: the same for checkpoints, state, readiness, clusters, the server, telemetry, delivery and history.
+    check("operations");
+}

@@ -1,10 +1,13 @@
 //! The command line: one binary, a verb for everything. Data goes to stdout, everything else to stderr.
 
 mod check;
+mod checkpoints;
+mod dead_letters;
 mod explain;
 mod generate;
 mod plan;
 mod run;
+mod state;
 mod summary;
 mod terminal;
 
@@ -13,13 +16,17 @@ use std::{path::PathBuf, process::ExitCode};
 use clap::{Parser, Subcommand, ValueEnum};
 use whisperer_connectors::{Source, SourceError, file::FileSource, generator::GeneratorSource, kafka::KafkaOptions};
 use whisperer_operators::job::CompiledJob;
-
+use whisperer_schemas::Micros;
 use whisperer_sinks::SinkError;
 
 pub use summary::grouped;
 
 use crate::{
     job_file::{self, JobFile, JobFileErrors, Overrides, SourceSettings},
+    operations::{
+        OperationsError,
+        logs::{self, Telling},
+    },
     runtime::RunError,
 };
 
@@ -38,6 +45,9 @@ enum Exit {
 #[derive(Debug, Parser)]
 #[command(name = "whisperer", version, max_term_width = 110)]
 struct Arguments {
+    /// What is logged: error, warn, info, debug, trace, or directives.
+    #[arg(long, global = true, value_name = "LEVEL")]
+    log: Option<String>,
     #[command(subcommand)]
     verb: Verb,
 }
@@ -45,13 +55,17 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Run a job to the end of its input.
-    Run(run::Arguments),
+    Run(Box<run::Arguments>),
     /// Validate a job: all its mistakes, each with file, line, column and the nearest name.
     Check(check::Arguments),
     /// Show the compiled dataflow: operators, exchanges, timers, state per user.
     Plan(plan::Arguments),
     /// Write synthetic users' events as NDJSON.
     Generate(generate::Arguments),
+    /// List, inspect, verify and restore checkpoints.
+    Checkpoints(checkpoints::Arguments),
+    /// List rejected records, and replay those that are events by now.
+    DeadLetters(dead_letters::Arguments),
     /// Explain a user: profile, scores and what made them, timers, decisions so far.
     Explain(explain::Arguments),
 }
@@ -91,6 +105,13 @@ impl From<SinkError> for Failure {
     }
 }
 
+impl From<OperationsError> for Failure {
+    fn from(error: OperationsError) -> Self {
+        // Addresses, hosts and levels are arguments or parts of the job.
+        Failure::Other(Exit::Invalid, error.into())
+    }
+}
+
 impl From<RunError> for Failure {
     fn from(error: RunError) -> Self {
         Failure::Other(Exit::Failed, error.into())
@@ -101,16 +122,8 @@ impl From<RunError> for Failure {
 #[must_use]
 pub fn main() -> ExitCode {
     abort_on_panic();
-    terminal::start_logging();
     let arguments = Arguments::parse();
-    let done = match &arguments.verb {
-        Verb::Run(arguments) => run::run(arguments),
-        Verb::Check(arguments) => check::run(arguments),
-        Verb::Plan(arguments) => plan::run(arguments),
-        Verb::Generate(arguments) => generate::run(arguments),
-        Verb::Explain(arguments) => explain::run(arguments),
-    };
-    let exit = match done {
+    let exit = match perform(&arguments) {
         Ok(()) => Exit::Done,
         Err(Failure::Job(errors)) => {
             eprint!("{}", if terminal::coloured() { errors.render_styled() } else { errors.render() });
@@ -122,6 +135,29 @@ pub fn main() -> ExitCode {
         }
     };
     ExitCode::from(exit as u8)
+}
+
+fn perform(arguments: &Arguments) -> Result<(), Failure> {
+    let telling = Telling { flag: arguments.log.clone(), ..Telling::default() };
+    if let Verb::Run(arguments) = &arguments.verb {
+        // The job says where its logs and traces go.
+        return run::run(arguments, telling);
+    }
+    let _telemetry = logs::start(&telling)?;
+    match &arguments.verb {
+        Verb::Run(_) => Ok(()),
+        Verb::Check(arguments) => check::run(arguments),
+        Verb::Plan(arguments) => plan::run(arguments),
+        Verb::Generate(arguments) => generate::run(arguments),
+        Verb::Checkpoints(arguments) => checkpoints::run(arguments),
+        Verb::DeadLetters(arguments) => dead_letters::run(arguments),
+        Verb::Explain(arguments) => explain::run(arguments),
+    }
+}
+
+/// The time of this machine.
+fn wall_clock() -> Micros {
+    jiff::Timestamp::now().as_microsecond()
 }
 
 /// A worker thread that panics would leave the others waiting for it for ever.

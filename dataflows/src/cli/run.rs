@@ -7,10 +7,14 @@ use whisperer_sinks::{Existing, Lake, LakeOptions, RunId, SinkError, TableLog};
 
 use crate::{
     job_file::{JobFile, Overrides, SinkSettings},
+    operations::{
+        Cluster, RunFlags,
+        logs::{self, Telling},
+    },
     runtime::{Outputs, Progress, Run, RunReport},
 };
 
-use super::{Failure, JobArgument, load, open_source, summary, terminal::Watch};
+use super::{Exit, Failure, JobArgument, load, open_source, summary, terminal::Watch};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -32,6 +36,27 @@ pub(super) struct Arguments {
     /// Users that the generator has.
     #[arg(long)]
     users: Option<u64>,
+    /// This process's place in a cluster, from 0; needs --hosts.
+    #[arg(long, value_name = "I", requires = "hosts")]
+    process: Option<usize>,
+    /// A file with the HOST:PORT of each process of the cluster, one on each line.
+    #[arg(long, value_name = "FILE", requires = "process")]
+    hosts: Option<PathBuf>,
+    /// Keep checkpoints in this folder, and go on from them.
+    #[arg(long, value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Start from this checkpoint, not from the newest one.
+    #[arg(long, value_name = "NUMBER")]
+    restore: Option<u64>,
+    /// Start from it even if what was put out since comes again.
+    #[arg(long, requires = "restore")]
+    repeat_outputs: bool,
+    /// End where a live source ends now.
+    #[arg(long)]
+    until_end: bool,
+    /// Serve /livez, /readyz and /metrics here.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
     /// Refuse to run where an earlier run of the job has left its output, instead of replacing it.
     #[arg(long)]
     keep: bool,
@@ -43,14 +68,25 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
+pub(super) fn run(arguments: &Arguments, telling: Telling) -> Result<(), Failure> {
     let overrides = Overrides {
         events: arguments.events,
         users: arguments.users,
         input: arguments.input.clone(),
         output: arguments.output.clone(),
+        state: arguments.state.clone(),
+        listen: arguments.listen.clone(),
     };
     let (file, job) = load(&arguments.job.job, &overrides)?;
+    let telemetry = &file.operations.telemetry;
+    let _telemetry = logs::start(&Telling {
+        job: telemetry.log.map(str::to_owned),
+        otlp: telemetry.otlp.clone(),
+        service: format!("whisperer-{}", job.name),
+        ..telling
+    })?;
+    let flags = flags(arguments)?;
+    refuse_what_is_not_wired(&flags)?;
     let fingerprint = file.spec.fingerprint();
     let job = Arc::new(job);
     let source = open_source(&file.source)?;
@@ -64,8 +100,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
         source,
         format: file.format.clone(),
         outputs,
-        workers: usize::from(arguments.workers),
-        pin: !arguments.no_pin,
+        workers: flags.workers,
+        pin: flags.pin,
         progress,
     };
     let (report, outputs) = run.execute()?;
@@ -73,6 +109,36 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Failure> {
     let manifests = outputs.finish(&report.manifest(run_id.as_str(), &job, &fingerprint))?;
     show(arguments, &job, &report, &manifests);
     Ok(())
+}
+
+fn flags(arguments: &Arguments) -> Result<RunFlags, Failure> {
+    let cluster = match (arguments.process, &arguments.hosts) {
+        (Some(process), Some(hosts)) => Some(Cluster::read(process, hosts)?),
+        _ => None,
+    };
+    Ok(RunFlags {
+        workers: usize::from(arguments.workers),
+        pin: !arguments.no_pin,
+        cluster,
+        restore: arguments.restore,
+        repeat_outputs: arguments.repeat_outputs,
+        until_end: arguments.until_end,
+    })
+}
+
+/// A flag that would do nothing is an error.
+fn refuse_what_is_not_wired(flags: &RunFlags) -> Result<(), Failure> {
+    let unwired = [
+        ("--process", flags.cluster.is_some()),
+        ("--restore", flags.restore.is_some()),
+        ("--until-end", flags.until_end),
+    ];
+    match unwired.into_iter().find(|(_, given)| *given) {
+        Some((flag, _)) => {
+            Err(Failure::Other(Exit::Invalid, anyhow::anyhow!("{flag} is not supported in this version")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn show(arguments: &Arguments, job: &CompiledJob, report: &RunReport, manifests: &[PathBuf]) {

@@ -1,4 +1,4 @@
-//! What tells a terminal from a pipe: colours, progress, and the form of the log.
+//! What tells a terminal from a pipe: colours and progress.
 
 use std::{
     io::{IsTerminal, stderr},
@@ -11,7 +11,6 @@ use std::{
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
-use tracing_subscriber::EnvFilter;
 use whisperer_connectors::source::Size;
 
 use crate::runtime::Progress;
@@ -24,17 +23,6 @@ const LOGGED_EVERY: Duration = Duration::from_secs(10);
 /// Whether messages may be coloured.
 pub(super) fn coloured() -> bool {
     stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
-/// Logs to stderr: for people on a terminal, as JSON elsewhere. `WHISPERER_LOG` sets the level.
-pub(super) fn start_logging() {
-    let filter = EnvFilter::try_from_env("WHISPERER_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let logging = tracing_subscriber::fmt().with_writer(stderr).with_env_filter(filter);
-    if stderr().is_terminal() {
-        logging.with_target(false).init();
-    } else {
-        logging.json().init();
-    }
 }
 
 /// Shows how far a run has come until it is dropped.

@@ -19,6 +19,7 @@ use whisperer_schemas::{
 };
 
 use super::{
+    delivery::{self, DeliverySettings},
     model::{self, ModelFiles},
     names,
     section::{Section, Value, as_number},
@@ -43,10 +44,13 @@ const AGGREGATES: [(&str, Aggregate); 15] = [
     ("session_minutes", Aggregate::SessionMinutes),
 ];
 
-/// Reads all of it; `folder` is the job file's, which model paths are relative to. Gives the model files too.
-pub(super) fn read(root: &Section<'_>, folder: &Path) -> (JobSpec, Vec<(PathBuf, String)>) {
+/// Reads all of it, and what `[job]` says of delivery; `folder` is the job file's, which model paths are relative to. Gives the
+/// model files too.
+pub(super) fn read(root: &Section<'_>, folder: &Path) -> (JobSpec, DeliverySettings, Vec<(PathBuf, String)>) {
     let mut models = ModelFiles::new(folder);
-    let mut spec = read_job(&root.section("job", &shape::JOB));
+    let job = root.section("job", &shape::JOB);
+    let delivery = delivery::read(&job);
+    let mut spec = read_job(&job);
     spec.dedup_horizon = read_dedup(&root.section("dedup", &shape::DEDUP), spec.dedup_horizon);
     spec.snapshot = read_snapshot(&root.section("snapshot", &shape::SNAPSHOT));
     spec.features = root.sections("feature", &shape::FEATURE).iter().map(read_feature).collect();
@@ -54,7 +58,7 @@ pub(super) fn read(root: &Section<'_>, folder: &Path) -> (JobSpec, Vec<(PathBuf,
     spec.stages = root.sections("stage", &shape::STAGE).iter().map(read_stage).collect();
     spec.triggers = root.sections("trigger", &shape::TRIGGER).iter().map(read_trigger).collect();
     names::check(&spec, root.place().problems);
-    (spec, models.into_files())
+    (spec, delivery, models.into_files())
 }
 
 fn read_job(section: &Section<'_>) -> JobSpec {

@@ -12,10 +12,12 @@
 //! data; the `path` of a `[[sink]]` is relative to the working directory, because a job must not write beside itself.
 
 mod behaviour;
+mod delivery;
 mod errors;
 mod kafka_sink;
 mod model;
 mod names;
+mod operations;
 mod overrides;
 mod problems;
 mod quantity;
@@ -41,10 +43,17 @@ use whisperer_connectors::{
 };
 use whisperer_operators::spec::{JobError, JobSpec, Span};
 
+pub use delivery::{DeliverFrom, DeliverySettings, HistorySettings};
 pub use errors::JobFileErrors;
 pub use kafka_sink::{Delivery, KafkaSink, TopicShape};
+pub use operations::{
+    CheckpointSettings, ClusterSettings, OperationsSettings, ReadySettings, Remote, ServerSettings, StateSettings,
+    TelemetrySettings,
+};
 pub use overrides::Overrides;
 pub use sink::{LakeTable, SinkSettings};
+
+pub(crate) use operations::is_address;
 
 use problems::{Place, Problems};
 use section::Section;
@@ -62,6 +71,12 @@ pub struct JobFile {
     pub sinks: Vec<SinkSettings>,
     /// How the input is cut into epochs.
     pub epoch: EpochSettings,
+    /// Files that are read before the source.
+    pub history: Option<HistorySettings>,
+    /// Which decisions are delivered.
+    pub delivery: DeliverySettings,
+    /// How the job is operated.
+    pub operations: OperationsSettings,
     /// The job file, then its model files: path as it was found, and text; [`Span::file`] is the index.
     pub files: Vec<(PathBuf, String)>,
 }
@@ -135,11 +150,22 @@ fn read(path: &Path, text: &str, problems: &Problems) -> Option<JobFile> {
     let folder = path.parent().unwrap_or(Path::new(""));
     let root = Section::root(place, tree.get_ref(), &shape::ROOT);
     let epoch = read_epoch(&root.section("epoch", &shape::EPOCH));
-    let (mut spec, models) = behaviour::read(&root, folder);
+    let operations = operations::read(&root, epoch.interval_ms);
+    let (mut spec, delivery, models) = behaviour::read(&root, folder);
     let read = source::read(&root, folder, epoch.size, &spec.name);
     spec.out_of_orderness = read.out_of_orderness;
     let sinks = sink::read(&root);
-    Some(JobFile { spec, source: read.settings, format: read.format, sinks, epoch, files: models })
+    Some(JobFile {
+        spec,
+        source: read.settings,
+        format: read.format,
+        sinks,
+        epoch,
+        history: read.history,
+        delivery,
+        operations,
+        files: models,
+    })
 }
 
 fn read_epoch(section: &Section<'_>) -> EpochSettings {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use whisperer_connectors::file::FileOptions;
 
-use super::{JobFile, SinkSettings, SourceSettings, problems::Problems, whole_file};
+use super::{JobFile, SinkSettings, SourceSettings, operations::is_address, problems::Problems, whole_file};
 
 /// The flags of `whisperer run` that change what the job file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct Overrides {
     pub input: Option<String>,
     /// `--output DIR`: the lake of every Parquet sink, and the folder of every NDJSON file.
     pub output: Option<PathBuf>,
+    /// `--state DIR`: the state folder, in place of `[checkpoint] dir`.
+    pub state: Option<PathBuf>,
+    /// `--listen ADDR`: where the HTTP server listens, in place of `[server] listen`.
+    pub listen: Option<String>,
 }
 
 impl Overrides {
@@ -28,6 +32,16 @@ impl Overrides {
         self.apply_to_generator(job, problems);
         if let Some(output) = &self.output {
             job.sinks.iter_mut().for_each(|sink| redirect(sink, output));
+        }
+        if let Some(state) = &self.state {
+            job.operations.checkpoint.dir = Some(state.clone());
+        }
+        if let Some(listen) = &self.listen {
+            if !is_address(listen) {
+                let hint = Some("a host and a port, such as 127.0.0.1:9184".to_owned());
+                problems.add(whole_file(0), format!("\"--listen\": \"{listen}\" is not an address"), hint);
+            }
+            job.operations.server.listen = Some(listen.clone());
         }
     }
 

@@ -1,4 +1,4 @@
-//! Quantities as job files write them: durations such as `"30s"`, and instants; with what was probably meant.
+//! Quantities as job files write them: durations such as `"30s"`, sizes such as `"1GiB"`, and instants; with what was probably meant.
 
 use whisperer_schemas::{
     Micros,
@@ -56,6 +56,36 @@ pub(super) fn instant(text: &str) -> Result<Micros, Mistake> {
     })
 }
 
+/// Bytes by unit; `B` alone is left out where a plain number says it.
+const BYTES: [(&str, u64); 9] = [
+    ("KiB", 1 << 10),
+    ("MiB", 1 << 20),
+    ("GiB", 1 << 30),
+    ("TiB", 1 << 40),
+    ("kB", 1_000),
+    ("MB", 1_000_000),
+    ("GB", 1_000_000_000),
+    ("TB", 1_000_000_000_000),
+    ("B", 1),
+];
+
+/// Reads `"1GiB"`: a whole number and a unit, nothing between.
+pub(super) fn bytes(text: &str) -> Result<u64, Mistake> {
+    let digits = text.bytes().take_while(u8::is_ascii_digit).count();
+    let (count, unit) = text.split_at(digits);
+    let factor = BYTES.iter().find(|(name, _)| *name == unit).map(|(_, factor)| *factor);
+    let bytes = factor.and_then(|factor| count.parse::<u64>().ok()?.checked_mul(factor));
+    bytes.ok_or_else(|| {
+        let unit = unit.trim().trim_end_matches(['b', 'B', 'i', 'I']);
+        let meant = BYTES.iter().take(4).find(|(name, _)| !unit.is_empty() && name[..1].eq_ignore_ascii_case(unit));
+        let hint = match meant {
+            Some((name, _)) if digits > 0 && factor.is_none() => format!("did you mean \"{count}{name}\"?"),
+            _ => "a whole number and KiB, MiB or GiB, such as \"1GiB\"".into(),
+        };
+        Mistake { message: format!("\"{text}\" is not a number of bytes"), hint: Some(hint) }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -71,6 +101,22 @@ mod tests {
             assert!(duration(text).is_err(), "{text}");
         }
         assert_eq!(duration("7d"), Ok(7 * DAY));
+    }
+
+    #[test]
+    fn sizes_have_units_of_both_kinds() {
+        // Goal: powers of two and of ten are told apart, what is wrong is an error with what was probably meant.
+        let sizes = [("1GiB", 1 << 30), ("512MiB", 512 << 20), ("2GB", 2_000_000_000), ("10kB", 10_000), ("7B", 7)];
+        for (text, expected) in sizes {
+            assert_eq!(bytes(text), Ok(expected));
+        }
+        for (text, meant) in [("1G", "1GiB"), ("1 gb", "1GiB"), ("20m", "20MiB"), ("3gib", "3GiB")] {
+            let mistake = bytes(text).expect_err(text);
+            assert_eq!(mistake.hint, Some(format!("did you mean \"{meant}\"?")));
+        }
+        for text in ["", "1", "GiB", "-1GiB", "1.5GiB", "99999999999TiB", "é"] {
+            assert!(bytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]

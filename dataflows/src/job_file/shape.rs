@@ -27,14 +27,31 @@ impl Shape {
 
 pub(super) const ROOT: Shape = Shape {
     title: "the job file",
-    keys: &["job", "source", "epoch", "dedup", "snapshot", "feature", "score", "stage", "trigger", "sink"],
-    later: &["policy", "view", "retention", "checkpoint", "state", "delivery", "identity", "metrics"],
+    keys: &[
+        "job",
+        "source",
+        "epoch",
+        "dedup",
+        "snapshot",
+        "feature",
+        "score",
+        "stage",
+        "trigger",
+        "sink",
+        "checkpoint",
+        "state",
+        "ready",
+        "cluster",
+        "server",
+        "telemetry",
+    ],
+    later: &["policy", "view", "retention", "delivery", "identity", "metrics"],
 };
 
 pub(super) const JOB: Shape = Shape {
     title: "[job]",
-    keys: &["name", "version", "entity", "decay_days", "distinct_max"],
-    later: &["deliver_from", "expires_after"],
+    keys: &["name", "version", "entity", "decay_days", "distinct_max", "deliver_from", "expires_after"],
+    later: &[],
 };
 
 /// The keys of every connector; which of them belong to which is in [`FILE_KEYS`], [`GENERATOR_KEYS`] and [`KAFKA_KEYS`].
@@ -63,6 +80,7 @@ pub(super) const SOURCE: Shape = Shape {
         "disorder",
         "late",
         "malformed",
+        "history",
         "brokers",
         "topic",
         "group",
@@ -113,6 +131,9 @@ pub(super) const MEMBER: Shape = Shape {
 /// `rename`, by the value to be replaced.
 pub(super) const RENAME: Shape = Shape { title: "\"rename\"", keys: &[], later: &[] };
 
+/// `[source] history`
+pub(super) const HISTORY: Shape = Shape { title: "\"history\"", keys: &["path", "until"], later: &[] };
+
 pub(super) const EPOCH: Shape = Shape { title: "[epoch]", keys: &["bytes", "records", "interval_ms"], later: &[] };
 
 pub(super) const DEDUP: Shape = Shape { title: "[dedup]", keys: &["horizon"], later: &[] };
@@ -162,6 +183,19 @@ pub(super) const CREATE: Shape = Shape { title: "\"create\"", keys: &["partition
 /// `properties`, by the name of the client library's setting.
 pub(super) const PROPERTIES: Shape = Shape { title: "[sink.properties]", keys: &[], later: &[] };
 
+pub(super) const CHECKPOINT: Shape =
+    Shape { title: "[checkpoint]", keys: &["dir", "interval_ms", "retain", "remote"], later: &[] };
+
+pub(super) const STATE: Shape = Shape { title: "[state]", keys: &["memory_bytes_max"], later: &[] };
+
+pub(super) const READY: Shape = Shape { title: "[ready]", keys: &["lag_ms_max"], later: &[] };
+
+pub(super) const CLUSTER: Shape = Shape { title: "[cluster]", keys: &["watchdog_ms"], later: &[] };
+
+pub(super) const SERVER: Shape = Shape { title: "[server]", keys: &["listen"], later: &[] };
+
+pub(super) const TELEMETRY: Shape = Shape { title: "[telemetry]", keys: &["otlp", "log"], later: &[] };
+
 pub(super) const MODEL: Shape = Shape { title: "the model file", keys: &["intercept", "feature"], later: &[] };
 
 pub(super) const TERM: Shape =
@@ -178,8 +212,26 @@ pub(super) const CLIP: Shape = Shape { title: "\"clip\"", keys: &["min", "max"],
 /// Every shape of a job file with keys of its own.
 #[cfg(test)]
 pub(super) const ALL: &[&Shape] = &[
-    &ROOT, &JOB, &SOURCE, &REGISTRY, &MAP, &MEMBER, &EPOCH, &DEDUP, &SNAPSHOT, &FEATURE, &SCORE, &STAGE, &TRIGGER,
+    &ROOT,
+    &JOB,
+    &SOURCE,
+    &REGISTRY,
+    &MAP,
+    &MEMBER,
+    &EPOCH,
+    &DEDUP,
+    &SNAPSHOT,
+    &FEATURE,
+    &SCORE,
+    &STAGE,
+    &TRIGGER,
     &SINK,
+    &CHECKPOINT,
+    &STATE,
+    &READY,
+    &CLUSTER,
+    &SERVER,
+    &TELEMETRY,
 ];
 
 /// `[epoch] bytes`: enough that the cost of an epoch vanishes, little enough that an epoch in flight costs no memory to speak of.
@@ -194,3 +246,13 @@ pub(super) const FUTURE_MAX: Micros = HOUR;
 pub(super) const CLAMP_AFTER: Micros = 5 * SECOND;
 /// `[[sink]] commit_interval`
 pub(super) const COMMIT_INTERVAL: Micros = MINUTE;
+/// `[checkpoint] interval_ms`: what a crash makes a job read again, against what writing costs.
+pub(super) const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
+/// `[checkpoint] retain`
+pub(super) const CHECKPOINT_RETAIN: u64 = 3;
+/// Less memory than this could not hold the states of one epoch.
+pub(super) const MEMORY_BYTES_LEAST: u64 = 1 << 20;
+/// `[ready] lag_ms_max`
+pub(super) const READY_LAG_MS_MAX: u64 = 5_000;
+/// `[cluster] watchdog_ms`: longer than any pause of a healthy worker, short enough that a cluster does not wait for long.
+pub(super) const WATCHDOG_MS: u64 = 60_000;

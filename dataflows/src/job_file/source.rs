@@ -12,7 +12,8 @@ use whisperer_operators::spec::JobSpec;
 use whisperer_schemas::Micros;
 
 use super::{
-    SourceSettings, quantity,
+    SourceSettings,
+    delivery::{self, HistorySettings, read_instant},
     section::{Section, Value},
     shape, source_format, source_kafka,
 };
@@ -23,6 +24,7 @@ pub(super) struct Source {
     pub settings: SourceSettings,
     pub format: FormatOptions,
     pub out_of_orderness: Micros,
+    pub history: Option<HistorySettings>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,7 +58,16 @@ pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, job
     };
     reject_foreign_keys(&section, connector);
     reject_foreign_format(&section, connector, &format.format);
-    Source { settings, format, out_of_orderness }
+    let history = delivery::read_history(&section, folder);
+    if let Some(value) = section.get("history").filter(|_| is_bounded(connector)) {
+        value.problem_at_key("\"history\" belongs to the connector \"kafka\"".into(), None);
+    }
+    Source { settings, format, out_of_orderness, history }
+}
+
+/// A source that has all of its history itself.
+fn is_bounded(connector: Option<Connector>) -> bool {
+    matches!(connector, Some(Connector::File | Connector::Generator))
 }
 
 fn read_connector(section: &Section<'_>) -> Option<Connector> {
@@ -139,13 +150,4 @@ fn read_generator(section: &Section<'_>, epoch_size: EpochSize) -> GeneratorOpti
         malformed: rate("malformed", default.malformed),
         epoch_size,
     }
-}
-
-/// An instant in quotes, or TOML's own offset date-time.
-pub(super) fn read_instant(value: &Value<'_>) -> Option<Micros> {
-    let text = match value.raw().as_datetime() {
-        Some(time) => time.to_string(),
-        None => value.text()?.value,
-    };
-    quantity::instant(&text).map_err(|mistake| value.problem(mistake.message, mistake.hint.as_deref())).ok()
 }

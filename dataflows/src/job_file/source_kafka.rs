@@ -13,7 +13,7 @@ use whisperer_schemas::Micros;
 use super::{
     section::{Section, Value},
     shape,
-    source::read_instant,
+    delivery::read_instant,
 };
 
 /// Milliseconds that `idle_timeout_ms` may say: below, the question itself takes as long; above, nothing would ever be idle.

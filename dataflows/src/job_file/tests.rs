@@ -100,6 +100,8 @@ fn default_toml_gives_the_defaults() {
     assert_eq!(shown.format, default.format);
     assert_eq!(shown.epoch, default.epoch);
     assert_eq!(shown.sinks, default.sinks);
+    assert_eq!((shown.delivery, shown.history), (default.delivery, default.history));
+    assert_eq!(shown.operations, default.operations);
 }
 
 #[test]
@@ -141,6 +143,8 @@ version = 3
 entity = ["user_id"]
 decay_days = 30
 distinct_max = 100
+deliver_from = "beginning"
+expires_after = "3d"
 [source]
 connector = "file"
 path = "events/*.ndjson"
@@ -196,6 +200,19 @@ connector = "stdout"
 [snapshot]
 every      = "1h"
 full_every = "1d"
+[checkpoint]
+dir = "state"
+interval_ms = 2000
+retain = 5
+remote = "file:///backup/state"
+[ready]
+lag_ms_max = 250
+[cluster]
+watchdog_ms = 30000
+[server]
+listen = "127.0.0.1:9184"
+[telemetry]
+log = "debug"
 "#;
 
 #[test]
@@ -219,6 +236,23 @@ fn the_example_of_the_design_is_read() {
     let (table, commit_interval, log) = (LakeTable::Profiles, 90 * SECOND, TableLog::None);
     assert_eq!(job.sinks[0], SinkSettings::Parquet { table, path: "data/lake".into(), commit_interval, log });
     check_source(&job);
+    check_operations(&job);
+}
+
+fn check_operations(job: &JobFile) {
+    let delivery = DeliverySettings { deliver_from: DeliverFrom::Beginning, expires_after: Some(3 * DAY) };
+    assert_eq!((job.delivery, &job.history), (delivery, &None));
+    let checkpoint = CheckpointSettings {
+        dir: Some("state".into()),
+        interval_ms: 2000,
+        retain: 5,
+        remote: Some(Remote::Folder("/backup/state".into())),
+    };
+    let operations = &job.operations;
+    assert_eq!(operations.checkpoint, checkpoint);
+    assert_eq!((operations.ready.lag_ms_max, operations.cluster.watchdog_ms), (250, 30_000));
+    assert_eq!(operations.server.listen.as_deref(), Some("127.0.0.1:9184"));
+    assert_eq!(operations.telemetry, TelemetrySettings { otlp: None, log: Some("debug") });
 }
 
 fn check_source(job: &JobFile) {
@@ -427,6 +461,71 @@ fn a_build_without_kafka_says_so() {
     // Goal: a job that needs what the build lacks names the feature.
     let text = format!("{MINIMAL}[[sink]]\nconnector = \"kafka\"\nbrokers = \"a:1\"\ntopic = \"a\"\n");
     assert_eq!(messages(&text), ["the connector \"kafka\" is not in this build"]);
+}
+
+#[test]
+fn flags_of_a_run_lie_over_the_operations() {
+    // Goal: the state folder and the address of this run take the place of the job's; an address that is none is a mistake.
+    let path = config("jobs/engagement.toml");
+    let flags = Overrides { state: Some("here".into()), listen: Some("localhost:0".into()), ..Overrides::default() };
+    let job = load(&path, &flags).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(job.operations.checkpoint.dir.as_deref(), Some(Path::new("here")));
+    assert_eq!(job.operations.server.listen.as_deref(), Some("localhost:0"));
+    let errors = load(&path, &Overrides { listen: Some("9184".into()), ..Overrides::default() });
+    assert!(errors.expect_err("no address").render().contains("\"--listen\": \"9184\" is not an address"));
+}
+
+#[test]
+fn what_is_delivered_is_read() {
+    // Goal: `deliver_from` takes two words and instants, both as text and as TOML's own.
+    let read = |value: &str| {
+        let text = MINIMAL.replace("[source]", &format!("deliver_from = {value}\n[source]"));
+        load_text(&text).map(|job| job.delivery.deliver_from)
+    };
+    assert_eq!(read("\"now\""), Ok(DeliverFrom::Now));
+    assert_eq!(read("\"beginning\""), Ok(DeliverFrom::Beginning));
+    for instant in ["\"1970-01-02T00:00:00Z\"", "1970-01-02T00:00:00Z"] {
+        assert_eq!(read(instant), Ok(DeliverFrom::At(DAY)));
+    }
+    assert!(read("\"yesterday\"").is_err_and(|errors| errors.render().contains("\"beginning\"")));
+}
+
+#[test]
+fn checkpoints_lie_between_epochs() {
+    // Goal: their interval is a multiple of the epoch's: another one is an error with the nearest two, and the default follows.
+    let text = |epoch: u64, more: &str| format!("{MINIMAL}[epoch]\ninterval_ms = {epoch}\n[checkpoint]\n{more}");
+    let interval = |text: &str| load_text(text).map(|job| job.operations.checkpoint.interval_ms);
+    assert_eq!(interval(&text(30, "interval_ms = 90")), Ok(90));
+    assert_eq!(interval(&text(300, "")), Ok(10_200));
+    let errors = interval(&text(30, "interval_ms = 100")).expect_err("no multiple");
+    assert!(errors.render().contains("the nearest are 90 or 120"), "{errors}");
+}
+
+#[test]
+fn what_a_build_lacks_is_said_with_its_feature() {
+    // Goal: a job asks for memory bounds, object stores and traces; a build without them names the feature, the full build reads it.
+    let text = format!(
+        "{MINIMAL}[checkpoint]\nremote = \"s3://bucket/prefix\"\n[state]\nmemory_bytes_max = \"1GiB\"\n\
+         [telemetry]\notlp = \"http://localhost:4318/\"\n"
+    );
+    let features = [
+        (cfg!(feature = "object-store"), "\"object-store\""),
+        (cfg!(feature = "rocksdb"), "\"rocksdb\""),
+        (cfg!(feature = "otel"), "\"otel\""),
+    ];
+    match load_text(&text) {
+        Ok(job) => {
+            assert!(features.iter().all(|(built, _)| *built));
+            let operations = job.operations;
+            assert_eq!(operations.state.memory_bytes_max, Some(1 << 30));
+            assert_eq!(operations.telemetry.otlp.as_deref(), Some("http://localhost:4318"));
+            assert_eq!(operations.checkpoint.remote, Some(Remote::ObjectStore("s3://bucket/prefix".into())));
+        }
+        Err(errors) => {
+            let shown = errors.render();
+            features.iter().for_each(|(built, name)| assert_eq!(!built, shown.contains(name), "{shown}"));
+        }
+    }
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! A Python with deltalake, DuckDB, pandas and pyarrow, for tests that read the tables as a stranger would.
+//! A Python with confluent-kafka, deltalake, DuckDB, pandas, prometheus-client and pyarrow,
+//! for tests that read tables, topics and metrics as a stranger would.
 
 use std::{
     env,
@@ -19,11 +20,14 @@ pub fn python(test: &str) -> Option<PathBuf> {
     let candidates = [own, venv.map(|venv| venv.join("bin/python")), Some("python3".into())];
     let found = candidates.into_iter().flatten().find(|python| {
         let mut imports = Command::new(python);
-        imports.args(["-c", "import deltalake, duckdb, pandas, pyarrow"]).stdout(Stdio::null()).stderr(Stdio::null());
+        imports
+            .args(["-c", "import confluent_kafka, deltalake, duckdb, pandas, prometheus_client, pyarrow"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
         imports.status().is_ok_and(|status| status.success())
     });
     if found.is_none() {
-        skipped(test, "no Python with deltalake, duckdb, pandas and pyarrow: run bin/setup --tests");
+        skipped(test, "no Python with confluent-kafka, deltalake, DuckDB, pandas, prometheus-client and pyarrow: run bin/setup --tests");
         assert!(env::var_os("CI").is_none(), "CI runs every test");
     }
     found
