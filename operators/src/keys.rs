@@ -21,7 +21,7 @@ use crate::{
     features::CellsView,
     interner::Interner,
     job::CompiledJob,
-    record::Record,
+    record::{LaneMask, Record},
     rows::{self, Cause, Moment},
     timers::KeyTimes,
     wheel::Wheel,
@@ -100,16 +100,16 @@ pub struct KeyState {
     pub(crate) key_clock: Micros,
     /// Timers at or below are not pending.
     pub(crate) floor: Micros,
-    /// The earliest pending timer.
+    /// No timer is pending before this, the time of the key's entry in the wheel.
     due: Micros,
-    /// The wheel's entry of the key; never after `due`.
-    entry: Micros,
     pub(crate) cells: Cells,
     recent: Recent,
     pub(crate) user_id: CompactString,
     pub(crate) app: u32,
     pub(crate) stage: u16,
     pub(crate) changed: bool,
+    /// Whether a timer is pending at `due`; if not, it was when `due` was set, and events have moved it since.
+    exact: bool,
     /// Triggers whose condition held at the last evaluation, as bits.
     pub(crate) held: u64,
     /// Triggers that have fired and not been re-armed, as bits.
@@ -123,13 +123,13 @@ impl KeyState {
             key_clock: Micros::MIN,
             floor: Micros::MIN,
             due: Micros::MAX,
-            entry: Micros::MAX,
             cells: Cells::default(),
             recent: Recent::default(),
             user_id: record.user_id.clone(),
             app,
             stage: 0,
             changed: false,
+            exact: true,
             held: 0,
             disarmed: 0,
         }
@@ -202,8 +202,9 @@ impl Keys {
     pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
         let at = self.find_or_insert(record, outputs);
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
+        let entry = state.due;
         Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }.record(record, pw);
-        reschedule(&mut self.wheel, state, at);
+        enter(&mut self.wheel, entry, state, at);
     }
 
     /// Loads what the next records will need into the caches: their states and the beginnings of their cells. Records of different
@@ -225,7 +226,7 @@ impl Keys {
         let mut left = limit;
         while left > 0 {
             let (wheel, blocks) = (&mut self.wheel, &self.blocks);
-            let entry_of = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].entry;
+            let entry_of = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].due;
             entries.extend(std::iter::from_fn(|| wheel.pop(watermark, entry_of)).take(WARMED.min(left)));
             if entries.is_empty() {
                 break;
@@ -243,11 +244,10 @@ impl Keys {
 
     fn fire(&mut self, entry: Micros, at: u32, watermark: Micros, epoch: Epoch, outputs: &mut Outputs) {
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-        if state.entry == entry {
-            state.entry = Micros::MAX;
+        if state.due == entry {
             Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
                 .fire_until(watermark);
-            reschedule(&mut self.wheel, state, at);
+            enter(&mut self.wheel, entry, state, at);
         }
     }
 
@@ -326,9 +326,9 @@ impl Keys {
     }
 }
 
-fn reschedule(wheel: &mut Wheel, state: &mut KeyState, at: u32) {
-    if state.due < state.entry {
-        state.entry = state.due;
+/// Gives the key a new entry where it no longer stands by the one at `entry`, which the wheel drops when it comes up.
+fn enter(wheel: &mut Wheel, entry: Micros, state: &KeyState, at: u32) {
+    if state.due != entry && state.due != Micros::MAX {
         wheel.insert(state.due, at);
     }
 }
@@ -361,14 +361,15 @@ impl Turn<'_> {
         let late = record.time < pw;
         let clock = self.state.key_clock.max(record.time);
         let bound = clock.saturating_sub(self.job.dedup_horizon);
-        if self.state.recent.contains(record.event_hash, bound) {
+        if self.state.recent.contains(record.event_hash, bound, self.state.key_clock) {
             self.engine.counts.duplicates += 1;
             return;
         }
         if !late {
             self.fire_until(record.time);
         }
-        self.state.recent.insert(record.event_hash, clock, bound);
+        let key_clock = self.state.key_clock;
+        self.state.recent.insert(record.event_hash, clock, bound, key_clock);
         self.apply(record, clock);
         if late {
             self.engine.counts.late += 1;
@@ -376,12 +377,17 @@ impl Turn<'_> {
             self.engine.counts.on_time += 1;
             self.evaluate(clock, Cause::Event(record));
         }
-        self.schedule();
+        self.schedule_touched(record.lanes);
     }
 
     fn fire_until(&mut self, bound: Micros) {
         while self.state.due <= bound {
-            self.fire();
+            if self.state.exact {
+                self.fire();
+            } else {
+                self.find_starts();
+                self.schedule();
+            }
         }
     }
 
@@ -513,6 +519,21 @@ impl Turn<'_> {
         self.engine.keep_starts(self.at, &self.state.cells);
         let snapshot = self.job.asks.next_snapshot(self.state.times());
         self.state.due = self.next_evaluation().min(snapshot);
+        self.state.exact = true;
+    }
+
+    /// The same after an event in these lanes: only what they touch can be due earlier than it was. What is due later now is found
+    /// when the old time comes.
+    fn schedule_touched(&mut self, lanes: LaneMask) {
+        self.engine.keep_starts(self.at, &self.state.cells);
+        let (asks, times) = (&self.job.asks, self.state.times());
+        let (next, touched) = asks.next_touched(self.engine.cells(self.job, self.state), times, lanes);
+        if next < self.state.due {
+            self.state.due = next;
+            self.state.exact = true;
+        } else if touched && next > self.state.due {
+            self.state.exact = false;
+        }
     }
 
     fn next_evaluation(&self) -> Micros {
