@@ -6,9 +6,10 @@
 //! ```
 //! A slot is one accumulator of the job (a count, a sum, the set of values …) over panes of one length; what a key never did
 //! takes no room. A count lives in the low bits of its only word, chained over several cells of the same pane where it overflows
-//! them, so a count of a pane costs eight bytes. Lifetime slots have the one pane 0.
+//! them, so a count of a pane costs eight bytes. Lifetime slots have the one pane 0. A session needs no pane: behind the slot
+//! it has its start (59 bits) and its length (60 bits), which orders it like one.
 
-use whisperer_schemas::time::Micros;
+use whisperer_schemas::time::{DAY, HOUR, MINUTE, Micros};
 
 /// Slots in a job, those of its triggers included.
 pub const SLOTS_MAX: usize = 1 << 9;
@@ -17,6 +18,12 @@ const LOW_BITS: u32 = 22;
 const PANE_BITS: u32 = 33;
 const LOW_MAX: u64 = (1 << LOW_BITS) - 1;
 const PANE_BIAS: i64 = 1 << 32;
+/// Bits of a session's start and length; the years 0 to 9999 need no more.
+const START_BITS: u32 = 59;
+const LENGTH_BITS: u32 = 60;
+const START_BIAS: Micros = 1 << (START_BITS - 1);
+/// Bits of the start that stand in the second word.
+const START_LOW_BITS: u32 = u64::BITS - LENGTH_BITS;
 
 /// The part of a word by which cells are ordered.
 type CellKey = u64;
@@ -55,7 +62,7 @@ pub enum SlotKind {
         /// Half-life.
         half_life: Micros,
     },
-    /// A cell per session, in the pane in which it began: start, end.
+    /// A cell per session, ordered by its start: start and length over both words.
     Sessions {
         /// Longest gap inside a session.
         gap: Micros,
@@ -70,12 +77,13 @@ impl SlotKind {
     pub fn width(self) -> usize {
         match self {
             SlotKind::Count | SlotKind::Refused => 0,
-            SlotKind::Sum | SlotKind::Min | SlotKind::Max | SlotKind::Latest | SlotKind::Values { .. } => 1,
-            SlotKind::Last
-            | SlotKind::First
-            | SlotKind::Decay { .. }
-            | SlotKind::Sessions { .. }
-            | SlotKind::Firing => 2,
+            SlotKind::Sum
+            | SlotKind::Min
+            | SlotKind::Max
+            | SlotKind::Latest
+            | SlotKind::Values { .. }
+            | SlotKind::Sessions { .. } => 1,
+            SlotKind::Last | SlotKind::First | SlotKind::Decay { .. } | SlotKind::Firing => 2,
             SlotKind::DecayOf { .. } => 3,
         }
     }
@@ -103,7 +111,7 @@ impl Slot {
     #[inline]
     #[must_use]
     pub fn pane_of(&self, time: Micros) -> i64 {
-        if self.pane == 0 { 0 } else { time.div_euclid(self.pane) }
+        if self.pane == 0 { 0 } else { floor_div(time, self.pane) }
     }
 
     /// The oldest pane that is kept when the key clock stands at `key_clock`.
@@ -114,14 +122,14 @@ impl Slot {
     }
 
     /// When the key clock makes a cell superfluous; `Micros::MAX` for never.
-    fn expires_at(&self, pane: i64, payload: &[u64]) -> Micros {
+    fn expires_at(&self, cell: &[u64]) -> Micros {
         if self.panes == i64::MAX {
             return Micros::MAX;
         }
         let last = match self.kind {
             // A session that lies before the window may still be bridged to one inside it, within the gap.
-            SlotKind::Sessions { gap } => self.pane_of((payload[1] as Micros).saturating_add(gap)),
-            _ => pane,
+            SlotKind::Sessions { gap } => self.pane_of(session_of(cell).1.saturating_add(gap)),
+            _ => pane_of(cell[0]),
         };
         last.saturating_add(self.panes).saturating_mul(self.pane)
     }
@@ -191,6 +199,36 @@ fn slot_of(word: u64) -> usize {
 #[must_use]
 pub fn pane_of(word: u64) -> i64 {
     (key_of(word) & ((1 << PANE_BITS) - 1)) as i64 - PANE_BIAS
+}
+
+/// The start and the end of a session.
+#[inline]
+#[must_use]
+pub fn session_of(cell: &[u64]) -> (Micros, Micros) {
+    let high = cell[0] & ((1 << (LOW_BITS + PANE_BITS)) - 1);
+    let start = (high << START_LOW_BITS | cell[1] >> LENGTH_BITS) as Micros - START_BIAS;
+    (start, start + (cell[1] & ((1 << LENGTH_BITS) - 1)) as Micros)
+}
+
+fn session_cell(slot: usize, start: Micros, end: Micros) -> [u64; 2] {
+    let biased = (start + START_BIAS) as u64;
+    let word = (slot as u64) << (LOW_BITS + PANE_BITS) | biased >> START_LOW_BITS;
+    [word, biased << LENGTH_BITS | (end - start) as u64]
+}
+
+/// `time.div_euclid(pane)`. The lengths that windows have are constants here, by which the compiler divides with a
+/// multiplication; a division by a variable costs ten times as much, and there is one at nearly every step.
+#[inline]
+#[must_use]
+pub fn floor_div(time: Micros, pane: Micros) -> i64 {
+    const SIX_HOURS: Micros = 6 * HOUR;
+    match pane {
+        HOUR => time.div_euclid(HOUR),
+        DAY => time.div_euclid(DAY),
+        SIX_HOURS => time.div_euclid(SIX_HOURS),
+        MINUTE => time.div_euclid(MINUTE),
+        _ => time.div_euclid(pane),
+    }
 }
 
 /// The count in a cell's first word.
@@ -264,8 +302,7 @@ impl Cells {
             let at = slot_of(self.words[from]);
             let width = layout.width(at);
             let cell = &self.words[from..from + width];
-            let expires_at = layout.slots[at].expires_at(pane_of(cell[0]), &cell[1..]);
-            if expires_at > key_clock {
+            if layout.slots[at].expires_at(cell) > key_clock {
                 self.words.copy_within(from..from + width, to);
                 to += width;
             }
@@ -331,8 +368,9 @@ impl Editor<'_> {
     fn insert(&mut self, at: usize, place: usize, word: u64, payload: &[u64]) {
         let (needed, old) = (1 + payload.len(), self.words.len());
         if self.words.capacity() - old < needed {
-            // Doubling would leave half of a million small keys' memory empty.
-            self.words.reserve_exact(needed.max(old / 8).max(4));
+            // Doubling would leave half of a million small keys' memory empty; the allocator's own steps are an eighth, so most of
+            // these need no copy.
+            self.words.reserve_exact(needed.max(old / 16));
         }
         self.words.resize(old + needed, 0);
         self.words.copy_within(place..old, place + needed);
@@ -413,28 +451,35 @@ impl Editor<'_> {
 
     /// Joins the event to the sessions that it touches, at most one on either side.
     fn extend_session(&mut self, at: usize, gap: Micros, time: Micros) {
+        const WIDTH: usize = 2;
+        let time = time.clamp(-START_BIAS, START_BIAS - 1);
         let (begin, mut end) = self.range(at);
         let (mut first, mut last) = (time, time);
-        let mut place = begin;
+        let mut place = end;
+        // From the newest back: most events are new. What ended too early lies before all that did not.
+        while place > begin && session_of(&self.words[place - WIDTH..place]).1.saturating_add(gap) >= time {
+            place -= WIDTH;
+        }
         while place < end {
-            let (start, stop) = (self.words[place + 1] as Micros, self.words[place + 2] as Micros);
+            let (start, stop) = session_of(&self.words[place..place + WIDTH]);
             if start.saturating_sub(gap) > time {
                 break;
-            }
-            if stop.saturating_add(gap) < time {
-                place += 3;
-                continue;
             }
             (first, last) = (first.min(start), last.max(stop));
             if (first, last) == (start, stop) {
                 return;
             }
+            if place + WIDTH == end {
+                // The newest one, which grows in place.
+                let cell = session_cell(at, first, last);
+                return self.words[place..place + WIDTH].copy_from_slice(&cell);
+            }
             self.remove(at, place);
-            end -= 3;
+            end -= WIDTH;
         }
         // What stands before `place` ended earlier, what follows begins later: this keeps the order of starts.
-        let key = cell_key(at, self.layout.slots[at].pane_of(first));
-        self.insert(at, place, key << LOW_BITS, &[first as u64, last as u64]);
+        let [word, length] = session_cell(at, first, last);
+        self.insert(at, place, word, &[length]);
     }
 }
 
@@ -543,7 +588,31 @@ mod tests {
         for time in [100, 120, 110] {
             touch(&mut cells, &slots, 0, time, 0);
         }
-        assert_eq!(cells.words[1..], [100, 120]);
+        assert_eq!(session_of(&cells.words), (100, 120));
+        assert_eq!(cells.words.len(), 2);
+    }
+
+    #[test]
+    fn sessions_keep_every_microsecond_of_ten_thousand_years() {
+        // The first and last instants that an event can have, each as a start and as an end, in the first and the last slot.
+        let (least, greatest) = (-719_528 * DAY, 2_932_897 * DAY - 1);
+        for (start, end) in [(least, least), (least, greatest), (-1, 0), (0, 1), (greatest, greatest)] {
+            for slot in [0, SLOTS_MAX - 1] {
+                let cell = session_cell(slot, start, end);
+                assert_eq!((slot_of(cell[0]), session_of(&cell)), (slot, (start, end)));
+            }
+        }
+        assert!(session_cell(3, -1, 7)[0] <= session_cell(3, 0, 0)[0], "cells of a slot are ordered by their starts");
+    }
+
+    #[test]
+    fn panes_of_known_lengths_are_those_of_any() {
+        // Each length that has its own division, around multiples and below zero, against the general one.
+        for pane in [MINUTE, HOUR, 6 * HOUR, DAY, 10] {
+            for time in [-DAY - 1, -DAY, -1, 0, 1, pane - 1, pane, 7 * pane + 3, i64::MAX, i64::MIN] {
+                assert_eq!(floor_div(time, pane), time.div_euclid(pane));
+            }
+        }
     }
 
     #[test]

@@ -12,11 +12,16 @@ use whisperer_schemas::time::Micros;
 /// Ids up to which a scan of the list beats a look-up in a map.
 const SCANNED_MAX: usize = 32;
 
-/// The recent ids of one key.
-#[derive(Clone, Debug)]
+/// The recent ids of one key, in two words: most keys have seen one id within the horizon.
+#[derive(Clone, Debug, Default)]
 pub enum Recent {
+    /// None yet.
+    #[default]
+    None,
+    /// One id. It was applied last, so its clock is the key's.
+    One(u64),
     /// Few ids, packed.
-    Few(Packed),
+    Few(Box<Packed>),
     /// Many ids: in the order of their clocks, and by hash.
     Many(Box<Indexed>),
 }
@@ -32,62 +37,82 @@ pub struct Indexed {
     clocks: HashMap<u64, Micros>,
 }
 
-impl Default for Recent {
-    fn default() -> Self {
-        Recent::Few(Packed::default())
-    }
-}
-
 impl Recent {
-    /// Whether the id was applied when the key clock was at least `bound`.
+    /// Whether the id was applied when the key clock was at least `bound`; `key_clock` is that of the last id.
     #[must_use]
-    pub fn contains(&self, id: u64, bound: Micros) -> bool {
+    pub fn contains(&self, id: u64, bound: Micros, key_clock: Micros) -> bool {
         match self {
-            Recent::Few(ids) => ids.iter().any(|(known, clock)| known == id && clock >= bound),
+            Recent::None => false,
+            Recent::One(known) => *known == id && key_clock >= bound,
+            Recent::Few(ids) => ids.contains(id, bound),
             Recent::Many(ids) => ids.clocks.get(&id).is_some_and(|clock| *clock >= bound),
         }
     }
 
-    /// Remembers an id applied at `key_clock`, and forgets those applied before `bound`.
-    pub fn insert(&mut self, id: u64, key_clock: Micros, bound: Micros) {
+    /// Remembers an id applied at `clock`, and forgets those applied before `bound`; `key_clock` is that of the last id before.
+    pub fn insert(&mut self, id: u64, clock: Micros, bound: Micros, key_clock: Micros) {
         match self {
+            Recent::None => *self = Recent::One(id),
+            Recent::One(_) if key_clock < bound => *self = Recent::One(id),
+            Recent::One(known) => *self = Recent::of(&[(*known, key_clock), (id, clock)]),
             Recent::Few(ids) => {
                 ids.forget(bound);
-                if ids.len() >= SCANNED_MAX || !ids.push(id, key_clock) {
-                    let mut order: VecDeque<_> = ids.iter().collect();
-                    order.push_back((id, key_clock));
-                    let clocks = order.iter().copied().collect();
-                    *self = Recent::Many(Box::new(Indexed { order, clocks }));
+                if ids.0.is_empty() {
+                    *self = Recent::One(id);
+                } else if ids.len() >= SCANNED_MAX || !ids.push(id, clock) {
+                    let all: Vec<_> = ids.iter().chain([(id, clock)]).collect();
+                    *self = Recent::indexed(all);
                 }
             }
             Recent::Many(ids) => {
                 ids.forget(bound);
-                ids.order.push_back((id, key_clock));
-                ids.clocks.insert(id, key_clock);
-                if ids.order.len() <= SCANNED_MAX / 4 {
-                    let mut few = Packed::default();
-                    if ids.order.iter().all(|(id, clock)| few.push(*id, *clock)) {
-                        *self = Recent::Few(few);
-                    }
+                ids.order.push_back((id, clock));
+                ids.clocks.insert(id, clock);
+                let span = clock - ids.order.front().map_or(clock, |(_, oldest)| *oldest);
+                if ids.order.len() <= SCANNED_MAX / 4 && span <= Micros::from(u32::MAX) {
+                    let all: Vec<_> = ids.order.iter().copied().collect();
+                    *self = Recent::of(&all);
                 }
             }
         }
     }
 
-    /// The ids with their clocks, oldest first.
-    pub fn iter(&self) -> impl Iterator<Item = (u64, Micros)> + '_ {
-        let (few, many) = match self {
-            Recent::Few(ids) => (Some(ids.iter()), None),
-            Recent::Many(ids) => (None, Some(ids.order.iter().copied())),
-        };
-        few.into_iter().flatten().chain(many.into_iter().flatten())
+    /// The ids with the key clocks at which they were applied, oldest first; `key_clock` is that of the last one.
+    #[must_use]
+    pub fn ids(&self, key_clock: Micros) -> Vec<(u64, Micros)> {
+        match self {
+            Recent::None => Vec::new(),
+            Recent::One(id) => vec![(*id, key_clock)],
+            Recent::Few(ids) => ids.iter().collect(),
+            Recent::Many(ids) => ids.order.iter().copied().collect(),
+        }
+    }
+
+    /// The recent ids from what [`Recent::ids`] gave.
+    #[must_use]
+    pub fn of(ids: &[(u64, Micros)]) -> Recent {
+        let mut packed = Packed::default();
+        match ids {
+            [] => Recent::None,
+            [(id, _)] => Recent::One(*id),
+            _ if ids.len() <= SCANNED_MAX && ids.iter().all(|(id, clock)| packed.push(*id, *clock)) => {
+                Recent::Few(Box::new(packed))
+            }
+            _ => Recent::indexed(ids.to_vec()),
+        }
+    }
+
+    fn indexed(ids: Vec<(u64, Micros)>) -> Recent {
+        let clocks = ids.iter().copied().collect();
+        Recent::Many(Box::new(Indexed { order: ids.into(), clocks }))
     }
 
     /// Bytes on the heap.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         match self {
-            Recent::Few(ids) => ids.0.capacity() * size_of::<u32>(),
+            Recent::None | Recent::One(_) => 0,
+            Recent::Few(ids) => size_of::<Packed>() + ids.0.capacity() * size_of::<u32>(),
             Recent::Many(ids) => size_of::<Indexed>() + ids.order.capacity() * 16 + ids.clocks.allocation_size(),
         }
     }
@@ -113,6 +138,13 @@ impl Packed {
     fn iter(&self) -> impl Iterator<Item = (u64, Micros)> + '_ {
         let base = self.base();
         self.0.get(2..).unwrap_or_default().chunks_exact(3).map(move |id| (whole(id), base + Micros::from(id[2])))
+    }
+
+    /// Looks for the hash first: nearly no event is a duplicate.
+    fn contains(&self, id: u64, bound: Micros) -> bool {
+        let wanted = halves(id);
+        let mut ids = self.0.get(2..).unwrap_or_default().chunks_exact(3);
+        ids.any(|known| known[..2] == wanted && self.base() + Micros::from(known[2]) >= bound)
     }
 
     /// Adds an id; false where its clock is too far above the base, which takes horizons of more than an hour.
@@ -170,14 +202,34 @@ mod tests {
     #[test]
     fn ids_are_forgotten_at_the_horizon_whatever_their_number() {
         // One id per tick over a horizon of `kept`: the newest `kept` are known, older ones are not.
-        for kept in [5, 20, 100] {
+        for kept in [0, 5, 20, 100] {
             let mut recent = Recent::default();
             for clock in 0..1000_i64 {
-                recent.insert(clock as u64, clock, clock - kept);
+                recent.insert(clock as u64, clock, clock - kept, clock - 1);
             }
-            assert!(recent.contains((999 - kept) as u64, 999 - kept));
-            assert!(!recent.contains((998 - kept) as u64, 999 - kept));
+            assert!(recent.contains((999 - kept) as u64, 999 - kept, 999));
+            assert!(!recent.contains((998 - kept) as u64, 999 - kept, 999));
             assert_eq!(matches!(recent, Recent::Many(_)), kept > SCANNED_MAX as i64);
+            let again = Recent::of(&recent.ids(999));
+            assert_eq!(again.ids(999), recent.ids(999));
+            assert_eq!(recent.ids(999).len() as i64, kept + 1);
         }
+    }
+
+    #[test]
+    fn a_lone_id_has_the_clock_of_its_key() {
+        // The second id comes within the horizon of the first, then so late that the first is forgotten; a late one adds to the set.
+        let mut recent = Recent::default();
+        recent.insert(1, 100, 90, i64::MIN);
+        assert!(recent.contains(1, 100, 100));
+        assert!(!recent.contains(1, 101, 100));
+        recent.insert(2, 105, 95, 100);
+        assert_eq!(recent.ids(105), [(1, 100), (2, 105)]);
+        recent.insert(3, 105, 95, 105);
+        assert_eq!(recent.ids(105), [(1, 100), (2, 105), (3, 105)]);
+        recent.insert(4, 200, 190, 105);
+        assert!(matches!(recent, Recent::One(4)));
+        recent.insert(5, 300, 290, 200);
+        assert!(matches!(recent, Recent::One(5)));
     }
 }

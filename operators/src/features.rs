@@ -5,7 +5,7 @@
 use whisperer_schemas::time::{DAY, MINUTE, Micros};
 
 use crate::{
-    cells::{Layout, count_of, decay_factor, pane_of},
+    cells::{Layout, SlotKind, count_of, decay_factor, floor_div, pane_of, session_of},
     spec::days,
     window::Window,
 };
@@ -118,7 +118,20 @@ impl<'a> CellsView<'a> {
         now: Micros,
     ) -> impl Iterator<Item = &'a [u64]> + use<'a> {
         let oldest = window.map_or(Micros::MIN, |window| window.oldest(window.pane_of(now)) * window.pane);
-        self.cells(slot).skip_while(move |cell| (cell[1] as Micros) < oldest)
+        self.cells(slot).skip_while(move |cell| session_of(cell).0 < oldest)
+    }
+
+    /// The pane of a window in which a cell's content lies. Counts may be kept in finer panes than the window's, and a session lies
+    /// where it began.
+    #[inline]
+    #[must_use]
+    pub fn content_pane(&self, slot: usize, window: Window, cell: &[u64]) -> i64 {
+        let kept = &self.layout.slots()[slot];
+        match kept.kind {
+            SlotKind::Sessions { .. } => window.pane_of(session_of(cell).0),
+            _ if kept.pane == window.pane => pane_of(cell[0]),
+            _ => window.pane_of(pane_of(cell[0]) * kept.pane),
+        }
     }
 
     /// A slot's cells inside a window as of `now`, oldest first.
@@ -129,7 +142,10 @@ impl<'a> CellsView<'a> {
         window: Option<Window>,
         now: Micros,
     ) -> impl Iterator<Item = &'a [u64]> + use<'a> {
-        let oldest = window.map_or(i64::MIN, |window| window.oldest(window.pane_of(now)));
+        let oldest = window.map_or(i64::MIN, |window| {
+            let (oldest, kept) = (window.oldest(window.pane_of(now)), self.layout.slots()[slot].pane);
+            if kept == window.pane { oldest } else { floor_div(oldest * window.pane, kept) }
+        });
         self.cells(slot).skip_while(move |cell| pane_of(cell[0]) < oldest)
     }
 }
@@ -172,11 +188,21 @@ impl Feature {
             Read::Last { .. } | Read::First { .. } => self.extreme(cells, now).map_or(f64::NAN, f64::from_bits),
             Read::Distinct { slot } => within(slot).count() as f64,
             Read::Recency { slot } => within(slot).last().map_or(f64::NAN, |cell| days(now - cell[1] as Micros)),
-            Read::Streak { slot } => streak(within(slot).map(|cell| pane_of(cell[0])), now.div_euclid(DAY)),
+            Read::Streak { slot } => {
+                let kept = cells.layout.slots()[slot].pane;
+                let day =
+                    |cell: &[u64]| if kept == DAY { pane_of(cell[0]) } else { floor_div(pane_of(cell[0]) * kept, DAY) };
+                streak(within(slot).map(day), now.div_euclid(DAY))
+            }
             Read::Ewma { slot, half_life, weighted } => ewma(within(slot), now, half_life, weighted),
             Read::Trend { slot, counts } => {
                 let window = self.window.expect("a trend has a window: checked when the job is compiled");
-                trend(within(slot), window, now, counts)
+                let oldest = window.oldest(window.pane_of(now));
+                let panes = within(slot).map(|cell| {
+                    let value = if counts { count_of(cell[0]) as f64 } else { f64::from_bits(cell[1]) };
+                    (cells.content_pane(slot, window, cell) - oldest, value)
+                });
+                trend(panes, window)
             }
             Read::Sessions { slot } => cells.sessions(slot, self.window, now).count() as f64,
             Read::SessionMinutes { slot } => session_minutes(cells.sessions(slot, self.window, now)),
@@ -227,17 +253,14 @@ fn ewma<'a>(cells: impl Iterator<Item = &'a [u64]>, now: Micros, half_life: Micr
 /// Least-squares slope per day over all panes of the window, empty ones 0.
 ///
 /// With x centred, `slope = Σ d·y / Σ d²`; empty panes add nothing above, and all panes below.
-fn trend<'a>(cells: impl Iterator<Item = &'a [u64]>, window: Window, now: Micros, counts: bool) -> f64 {
-    let oldest = window.oldest(window.pane_of(now));
+fn trend(cells: impl Iterator<Item = (i64, f64)>, window: Window) -> f64 {
     let centre = (window.panes - 1) as f64 / 2.0;
     let pane_days = days(window.pane);
     let distance = |index: i64| (index as f64 - centre) * pane_days;
     let mut above = 0.0;
     let mut pane = (i64::MIN, 0.0);
-    for cell in cells {
-        let index = pane_of(cell[0]) - oldest;
-        let value = if counts { count_of(cell[0]) as f64 } else { f64::from_bits(cell[1]) };
-        // A count that overflowed its cell comes in several cells of one pane.
+    for (index, value) in cells {
+        // A count that overflowed its cell, or is kept in finer panes, comes in several cells of one pane.
         if pane.0 == index {
             pane.1 += value;
         } else {
@@ -256,7 +279,8 @@ fn session_minutes<'a>(cells: impl Iterator<Item = &'a [u64]>) -> f64 {
     let (mut count, mut length) = (0_u32, 0_i64);
     for cell in cells {
         count += 1;
-        length += cell[2] as Micros - cell[1] as Micros;
+        let (start, end) = session_of(cell);
+        length += end - start;
     }
     length as f64 / MINUTE as f64 / f64::from(count)
 }

@@ -27,7 +27,7 @@ use crate::{
     features::CellsView,
     interner::Interner,
     job::CompiledJob,
-    record::Record,
+    record::{LaneMask, Record},
     rows::{self, Cause, Moment},
     timers::KeyTimes,
     wheel::Wheel,
@@ -122,10 +122,8 @@ pub struct KeyState {
     pub(crate) key_clock: Micros,
     /// Timers at or below are not pending.
     pub(crate) floor: Micros,
-    /// The earliest pending timer.
+    /// No timer is pending before this, the time of the key's entry in the wheel.
     due: Micros,
-    /// The wheel's entry of the key; never after `due`.
-    entry: Micros,
     pub(crate) cells: Cells,
     recent: Recent,
     pub(crate) user_id: CompactString,
@@ -138,6 +136,8 @@ pub struct KeyState {
     used: bool,
     /// The interval between cuts in which it was last touched.
     stamp: u16,
+    /// Whether a timer is pending at `due`; if not, it was when `due` was set, and events have moved it since.
+    exact: bool,
     /// Triggers whose condition held at the last evaluation, as bits.
     pub(crate) held: u64,
     /// Triggers that have fired and not been re-armed, as bits.
@@ -151,7 +151,6 @@ impl KeyState {
             key_clock: Micros::MIN,
             floor: Micros::MIN,
             due: Micros::MAX,
-            entry: Micros::MAX,
             cells: Cells::default(),
             recent: Recent::default(),
             user_id,
@@ -161,6 +160,7 @@ impl KeyState {
             silent: false,
             used: false,
             stamp: CLEAN,
+            exact: true,
             held: 0,
             disarmed: 0,
         }
@@ -259,9 +259,10 @@ impl Keys {
             cuts.touch(&self.job, &self.engine, state, at);
         }
         state.used = true;
+        let entry = state.due;
         let before = self.cold.as_ref().map_or(0, |_| state.hot_bytes());
         Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }.record(record, pw);
-        reschedule(&mut self.wheel, state, at);
+        enter(&mut self.wheel, entry, state, at);
         if let Some(cold) = &mut self.cold {
             cold.hot_bytes = (cold.hot_bytes + state.hot_bytes()).saturating_sub(before);
         }
@@ -286,7 +287,7 @@ impl Keys {
         let mut left = limit;
         while left > 0 {
             let (wheel, blocks) = (&mut self.wheel, &self.blocks);
-            let entry_of = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].entry;
+            let entry_of = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].due;
             entries.extend(std::iter::from_fn(|| wheel.pop(watermark, entry_of)).take(WARMED.min(left)));
             if entries.is_empty() {
                 break;
@@ -304,15 +305,14 @@ impl Keys {
 
     fn fire(&mut self, entry: Micros, at: u32, watermark: Micros, epoch: Epoch, outputs: &mut Outputs) {
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-        if state.entry == entry {
-            state.entry = Micros::MAX;
+        if state.due == entry {
             if let Some(cuts) = &mut self.cuts {
                 cuts.touch(&self.job, &self.engine, state, at);
             }
             state.used = true;
             Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
                 .fire_until(watermark);
-            reschedule(&mut self.wheel, state, at);
+            enter(&mut self.wheel, entry, state, at);
         }
     }
 
@@ -333,7 +333,7 @@ impl Keys {
         let until = (from + limit).min(places);
         for at in from..until {
             let state = &mut self.blocks[at / BLOCK][at % BLOCK];
-            if state.entry == VACANT {
+            if state.due == VACANT {
                 continue;
             }
             let at = at as u32;
@@ -426,12 +426,12 @@ impl Keys {
     }
 }
 
-/// The entry of a place that holds no state: no timer is ever due then.
+/// When a place that holds no state says its timer is due: never is one due then.
 const VACANT: Micros = Micros::MIN;
 
-fn reschedule(wheel: &mut Wheel, state: &mut KeyState, at: u32) {
-    if state.due < state.entry {
-        state.entry = state.due;
+/// Gives the key a new entry where it no longer stands by the one at `entry`, which the wheel drops when it comes up.
+fn enter(wheel: &mut Wheel, entry: Micros, state: &KeyState, at: u32) {
+    if state.due != entry && state.due != Micros::MAX {
         wheel.insert(state.due, at);
     }
 }
@@ -464,14 +464,15 @@ impl Turn<'_> {
         let late = record.time < pw;
         let clock = self.state.key_clock.max(record.time);
         let bound = clock.saturating_sub(self.job.dedup_horizon);
-        if self.state.recent.contains(record.event_hash, bound) {
+        if self.state.recent.contains(record.event_hash, bound, self.state.key_clock) {
             self.engine.counts.duplicates += 1;
             return;
         }
         if !late {
             self.fire_until(record.time);
         }
-        self.state.recent.insert(record.event_hash, clock, bound);
+        let key_clock = self.state.key_clock;
+        self.state.recent.insert(record.event_hash, clock, bound, key_clock);
         self.apply(record, clock);
         if late {
             self.engine.counts.late += 1;
@@ -479,12 +480,17 @@ impl Turn<'_> {
             self.engine.counts.on_time += 1;
             self.evaluate(clock, Cause::Event(record));
         }
-        self.schedule();
+        self.schedule_touched(record.lanes);
     }
 
     fn fire_until(&mut self, bound: Micros) {
         while self.state.due <= bound {
-            self.fire();
+            if self.state.exact {
+                self.fire();
+            } else {
+                self.find_starts();
+                self.schedule();
+            }
         }
     }
 
@@ -622,6 +628,21 @@ impl Turn<'_> {
         self.engine.keep_starts(self.at, &self.state.cells);
         let snapshot = self.job.asks.next_snapshot(self.state.times());
         self.state.due = self.next_evaluation().min(snapshot);
+        self.state.exact = true;
+    }
+
+    /// The same after an event in these lanes: only what they touch can be due earlier than it was. What is due later now is found
+    /// when the old time comes.
+    fn schedule_touched(&mut self, lanes: LaneMask) {
+        self.engine.keep_starts(self.at, &self.state.cells);
+        let (asks, times) = (&self.job.asks, self.state.times());
+        let (next, touched) = asks.next_touched(self.engine.cells(self.job, self.state), times, lanes);
+        if next < self.state.due {
+            self.state.due = next;
+            self.state.exact = true;
+        } else if touched && next > self.state.due {
+            self.state.exact = false;
+        }
     }
 
     fn next_evaluation(&self) -> Micros {

@@ -6,10 +6,11 @@
 use whisperer_schemas::time::{DAY, Micros, format_duration};
 
 use crate::{
-    cells::{Slot, SlotKind, pane_of},
+    cells::{Slot, floor_div, pane_of},
     expression::Comparison,
     features::{CellsView, Read},
     job::Reads,
+    record::LaneMask,
     spec::{JobSpec, SnapshotSpec},
     window::Window,
 };
@@ -18,6 +19,8 @@ use crate::{
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Asks {
     each: Vec<Ask>,
+    /// The lanes whose events can make each of them due earlier.
+    lanes: Vec<LaneMask>,
     /// Where a drifting value is read: the windows whose content keeps it drifting.
     drift: Option<Drift>,
     snapshot: SnapshotSpec,
@@ -118,6 +121,7 @@ impl Asks {
             windows.dedup();
             asks.drift = Some(Drift { after_key_clock: i64::from(spec.decay_days) * DAY, windows });
         }
+        asks.lanes = asks.each.iter().map(|ask| 1 << features.slots[ask.slot()].lane).collect();
         asks
     }
 
@@ -132,6 +136,16 @@ impl Asks {
     pub fn next_evaluation(&self, cells: CellsView<'_>, times: KeyTimes) -> Micros {
         let each = self.each.iter().map(|ask| ask.due(cells, times.floor));
         each.fold(self.next_midnight(cells, times), Micros::min)
+    }
+
+    /// What an event in these lanes can have brought forward: the earliest such timer, and whether the event can have put one off.
+    /// Midnights and boundaries of snapshots are never put off: they stay pending until they are reached.
+    #[must_use]
+    pub fn next_touched(&self, cells: CellsView<'_>, times: KeyTimes, lanes: LaneMask) -> (Micros, bool) {
+        let each = self.each.iter().zip(&self.lanes).filter(|(_, of)| *of & lanes != 0);
+        let next = each.map(|(ask, _)| ask.due(cells, times.floor)).min();
+        let others = self.next_midnight(cells, times).min(self.next_snapshot(times));
+        (next.map_or(others, |next| next.min(others)), next.is_some())
     }
 
     /// The earliest boundary at which the key has a profile row to write; `Micros::MAX` if there is none.
@@ -175,8 +189,7 @@ impl Asks {
         let midnight = next_multiple(times.floor, DAY);
         let fresh = midnight <= times.key_clock.saturating_add(drift.after_key_clock);
         let holds_content = |(slot, window): &(usize, Window)| {
-            let kind = cells.layout.slots()[*slot].kind;
-            let newest = cells.cells(*slot).next_back().map(|cell| content_pane(kind, *window, cell));
+            let newest = newest(cells, *slot, *window);
             newest.is_some_and(|pane| window.oldest(window.pane_of(midnight)) <= pane)
         };
         if fresh || drift.windows.iter().any(holds_content) { midnight } else { Micros::MAX }
@@ -184,19 +197,29 @@ impl Asks {
 }
 
 impl Ask {
+    fn slot(self) -> usize {
+        match self {
+            Ask::PaneLeaves { slot, .. }
+            | Ask::Boundary { slot, .. }
+            | Ask::StreakEnds { slot }
+            | Ask::Reaches { slot, .. } => slot,
+        }
+    }
+
     fn due(self, cells: CellsView<'_>, floor: Micros) -> Micros {
         let due = match self {
             Ask::PaneLeaves { slot, window } => {
-                let kind = cells.layout.slots()[slot].kind;
-                let leaves = cells.cells(slot).map(|cell| window.leaves_at(content_pane(kind, window, cell)));
+                let leaves = cells.cells(slot).map(|cell| window.leaves_at(cells.content_pane(slot, window, cell)));
                 leaves.into_iter().find(|due| *due > floor)
             }
             Ask::Boundary { slot, window } => {
                 let boundary = next_multiple(floor, window.pane);
-                let newest = newest(cells, slot);
+                let newest = newest(cells, slot, window);
                 newest.filter(|pane| window.oldest(window.pane_of(boundary)) <= *pane).map(|_| boundary)
             }
-            Ask::StreakEnds { slot } => newest(cells, slot).map(|day| (day + 2).saturating_mul(DAY)),
+            Ask::StreakEnds { slot } => {
+                newest(cells, slot, Window { pane: DAY, panes: 1 }).map(|day| (day + 2).saturating_mul(DAY))
+            }
             Ask::Reaches { slot, window, after } => cells.cells(slot).next_back().and_then(|cell| {
                 let due = (cell[1] as Micros).saturating_add(after);
                 // Once its pane has left the window the recency is null, and reaches nothing.
@@ -233,21 +256,14 @@ impl Ask {
     }
 }
 
-/// The pane of a window that a cell's content lies in. Sessions may be kept in the panes of a longer window than this one.
-fn content_pane(kind: SlotKind, window: Window, cell: &[u64]) -> i64 {
-    match kind {
-        SlotKind::Sessions { .. } => window.pane_of(cell[1] as Micros),
-        _ => pane_of(cell[0]),
-    }
-}
-
-fn newest(cells: CellsView<'_>, slot: usize) -> Option<i64> {
-    cells.cells(slot).next_back().map(|cell| pane_of(cell[0]))
+/// The newest pane of the window that holds content.
+fn newest(cells: CellsView<'_>, slot: usize, window: Window) -> Option<i64> {
+    cells.cells(slot).next_back().map(|cell| cells.content_pane(slot, window, cell))
 }
 
 /// The least multiple of `every` above `floor`.
 fn next_multiple(floor: Micros, every: Micros) -> Micros {
-    floor.div_euclid(every).saturating_add(1).saturating_mul(every)
+    floor_div(floor, every).saturating_add(1).saturating_mul(every)
 }
 
 /// The spans after the last event at which the comparison of a recency with a constant changes.

@@ -5,6 +5,8 @@
 
 use whisperer_schemas::time::{DAY, HOUR, MINUTE, Micros};
 
+use crate::cells::floor_div;
+
 /// Most panes of a window whose pane is shorter than a day.
 pub const PANES_MAX: i64 = 60;
 /// Longest window, in days: a year and a leap day.
@@ -67,7 +69,7 @@ impl Window {
     #[inline]
     #[must_use]
     pub fn pane_of(&self, time: Micros) -> i64 {
-        time.div_euclid(self.pane)
+        floor_div(time, self.pane)
     }
 
     /// The oldest pane of the window whose newest pane is `newest`.

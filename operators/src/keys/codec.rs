@@ -21,6 +21,7 @@ use crate::{
 
 const CHANGED: u64 = 1;
 const SILENT: u64 = 2;
+const EXACT: u64 = 4;
 
 /// How states of an older layout become states of this one.
 #[derive(Debug)]
@@ -51,6 +52,7 @@ impl Mapping {
 /// Appends a state.
 pub(super) fn encode(engine: &Engine, layout: &StateLayout, state: &KeyState, out: &mut Vec<u8>) {
     let flags = if state.changed { CHANGED } else { 0 } | if state.silent { SILENT } else { 0 };
+    let flags = flags | if state.exact { EXACT } else { 0 };
     number(out, flags);
     number(out, u64::from(state.stage));
     number(out, zigzag(state.key_clock));
@@ -60,8 +62,9 @@ pub(super) fn encode(engine: &Engine, layout: &StateLayout, state: &KeyState, ou
     number(out, state.disarmed);
     text(out, engine.apps.get(state.app));
     text(out, &state.user_id);
-    number(out, state.recent.iter().count() as u64);
-    for (id, clock) in state.recent.iter() {
+    let recent = state.recent.ids(state.key_clock);
+    number(out, recent.len() as u64);
+    for (id, clock) in recent {
         out.extend_from_slice(&id.to_le_bytes());
         number(out, zigzag(state.key_clock.wrapping_sub(clock)));
     }
@@ -125,6 +128,7 @@ pub(super) fn decode(
     (state.key_clock, state.floor, state.due) = (key_clock, floor, due);
     (state.held, state.disarmed, state.stage) = (bits(held), bits(disarmed), stage);
     state.changed = flags & CHANGED != 0;
+    state.exact = flags & EXACT != 0;
     state.silent = flags & SILENT != 0 || mapping.is_some();
     state.recent = recent;
     state.cells = Cells::from_words(words);
@@ -175,13 +179,13 @@ impl<'a> Input<'a> {
     }
 
     fn recent(&mut self, key_clock: Micros) -> Result<Recent, LayoutError> {
-        let mut recent = Recent::default();
+        let mut ids = Vec::new();
         for _ in 0..self.number()? {
             let id = self.bytes(8)?.try_into().map_err(|_| LayoutError::State)?;
             let clock = key_clock.wrapping_sub(unzigzag(self.number()?));
-            recent.insert(u64::from_le_bytes(id), clock, Micros::MIN);
+            ids.push((u64::from_le_bytes(id), clock));
         }
-        Ok(recent)
+        Ok(Recent::of(&ids))
     }
 
     fn cells(

@@ -5,7 +5,7 @@
 
 use whisperer_schemas::{Epoch, KeyHash, Micros};
 
-use super::{BLOCK, CLEAN, KeyState, Keys, Outputs, Turn, VACANT, codec, reschedule};
+use super::{BLOCK, CLEAN, KeyState, Keys, Outputs, Turn, VACANT, codec, enter};
 use crate::cold::{ColdError, ColdState, ColdStates};
 
 /// States that are evicted together: one write of the store.
@@ -105,7 +105,7 @@ impl Keys {
                 cuts.came_back_dirty(state, at);
             }
         }
-        reschedule(&mut self.wheel, state, at);
+        enter(&mut self.wheel, Micros::MAX, state, at);
         Ok(())
     }
 
@@ -133,7 +133,7 @@ impl Keys {
             let at = cold.hand;
             cold.hand = (cold.hand + 1) % places;
             let state = &mut self.blocks[at / BLOCK][at % BLOCK];
-            if state.entry == VACANT {
+            if state.due == VACANT {
                 continue;
             }
             if std::mem::take(&mut state.used) {
@@ -162,7 +162,7 @@ impl Keys {
         codec::encode(&self.engine, &self.job.state_layout, state, &mut bytes);
         let due = state.due;
         *state = KeyState::empty(key, Default::default(), 0);
-        state.entry = VACANT;
+        state.due = VACANT;
         self.engine.kept_starts.remove(&at);
         if let Ok(entry) = self.index.find_entry(key.0 as u64, |other| *other == at) {
             entry.remove();

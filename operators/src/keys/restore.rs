@@ -6,7 +6,7 @@ use super::{
     Counts, Cuts, EncodedStates, Keys, Outputs, Turn,
     codec::{self, Mapping},
     cold::ColdFailed,
-    reschedule,
+    enter,
 };
 use crate::{
     keys::BLOCK,
@@ -137,7 +137,7 @@ impl Restoring<'_> {
                 cuts.came_back_dirty(state, at);
             }
         }
-        reschedule(&mut keys.wheel, state, at);
+        enter(&mut keys.wheel, Micros::MAX, state, at);
         keys.shrink()?;
         Ok(())
     }
