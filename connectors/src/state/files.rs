@@ -93,14 +93,14 @@ pub(crate) fn write_delta(
 ) -> Result<FileFacts, StoreError> {
     let mut file = create(disk, staged)?;
     let mut checksum = Checksum::default();
-    delta.encode(generation, &mut |out| {
+    let encoded = delta.encode::<Encoding>(generation, &mut |out| {
         checksum.update(out);
         failpoint::pass("delta-half-written");
         file.write_all(out).map_err(io("write", staged)).map_err(Encoding::Store)?;
         out.clear();
         Ok(())
-    })
-    .map_err(|error| error.store(name))?;
+    });
+    encoded.map_err(|error| error.store(name))?;
     file.sync().map_err(io("sync", staged))?;
     Ok(checksum.facts(name, delta.epoch))
 }

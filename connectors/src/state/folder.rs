@@ -204,7 +204,10 @@ impl StateStore for FolderStore {
             return Ok(());
         }
         let wanted = format!("from {} to {}", cut.base.epoch.0, cut.epoch.0);
-        Err(damaged(self.path(BASE).to_string_lossy(), format!("it holds epoch {}, the checkpoint needs one {wanted}", found.0)))
+        Err(damaged(
+            self.path(BASE).to_string_lossy(),
+            format!("it holds epoch {}, the checkpoint needs one {wanted}", found.0),
+        ))
     }
 
     fn merge(&self, deltas: &[FileFacts], epoch: Epoch) -> Result<(), StoreError> {
