@@ -92,7 +92,9 @@ pub enum SchemaError {
     },
 
     /// A delta file of a later release.
-    #[error("the delta file has version {found}; this release reads up to {known}. Read it with the release that wrote it")]
+    #[error(
+        "the delta file has version {found}; this release reads up to {known}. Read it with the release that wrote it"
+    )]
     DeltaVersion {
         /// Its version.
         found: u32,

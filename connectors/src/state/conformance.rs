@@ -60,7 +60,7 @@ pub fn manifest(number: u64, generation: u64, cut: Option<Cut>) -> Manifest {
         job: "conformance".into(),
         job_version: 1,
         fingerprint: "f".into(),
-        written: Micros(number as i64),
+        written: number as Micros,
         restored: None,
         cut,
     }
@@ -94,7 +94,7 @@ fn check_manifests(open: Open<'_>) {
     }
     assert!(!store.create_manifest(&manifest(3, 1, None)).expect("refused"), "a smaller number is taken");
     drop(store);
-    let store = open(Role::Member);
+    let store = open(Role::Reader);
     assert_eq!(store.manifests().expect("listed"), [1, 2, 4]);
     for manifest in written {
         assert_eq!(store.manifest(manifest.number).expect("readable"), manifest);
@@ -110,7 +110,7 @@ fn check_deltas(open: Open<'_>) {
     let other = store.write_delta(&delta(100, 1, &[]), 1).expect("written");
     assert_eq!(facts.epoch, Epoch(100));
     drop(store);
-    let store = open(Role::Member);
+    let store = open(Role::Reader);
     assert_eq!(store.files().expect("listed"), [facts.name.clone(), other.name.clone()]);
     assert_eq!(store.read_delta(&facts).expect("readable"), written);
     assert_eq!(store.read_rest(&facts).expect("readable"), Delta { states: Vec::new(), ..written.clone() });
@@ -170,11 +170,10 @@ fn check_base(open: Open<'_>) {
     }
     check_layouts(store, &merged, three);
     let kept = base_model(store);
-    assert_eq!(base_model(open_member(open).as_ref()), kept, "a member reads the base");
-}
-
-fn open_member(open: Open<'_>) -> Box<dyn StateStore> {
-    open(Role::Member)
+    let cut = Cut { epoch: Epoch(140), base: store.base().expect("readable"), ..Cut::default() };
+    let reader = open(Role::Reader);
+    reader.prepare(Some(&cut)).expect("prepared");
+    assert_eq!(base_model(reader.as_ref()), kept, "another process reads the base");
 }
 
 fn check_layouts(store: &dyn StateStore, merged: &Model, key: KeyHash) {
@@ -188,7 +187,8 @@ fn check_layouts(store: &dyn StateStore, merged: &Model, key: KeyHash) {
     // The full delta of epoch 130 hides the one before it; the one after it comes on top.
     let before = write(store, &delta(125, 0, &[(key, Some(b"old")), (self::key(1, 1), Some(b"old"))]));
     let full = write(store, &Delta { full: true, ..changed.clone() });
-    let after = Delta { epoch: Epoch(140), states: vec![(self::key(2, 2), Some(Box::from(b"new".as_slice())))], ..changed };
+    let after =
+        Delta { epoch: Epoch(140), states: vec![(self::key(2, 2), Some(Box::from(b"new".as_slice())))], ..changed };
     let after = write(store, &after);
     store.merge(&[before, full, after], Epoch(140)).expect("merged");
     assert_eq!(base_model(store), Model::from([(key, b"two".to_vec()), (self::key(2, 2), b"new".to_vec())]));
@@ -232,7 +232,9 @@ fn check_life(open: Open<'_>, seed: u64) {
         let store = open(Role::Coordinator);
         // Two generations are sent back: to the checkpoint before the newest, then to one that was abandoned thereby.
         let history = read_history(store.as_ref()).expect("readable");
-        let newest_but = |count: usize| life.taken.keys().rev().copied().filter(|number| history.manifest(*number).is_some()).nth(count);
+        let newest_but = |count: usize| {
+            life.taken.keys().rev().copied().filter(|number| history.manifest(*number).is_some()).nth(count)
+        };
         let wanted = if generation == 3 { history.live().get(1).copied() } else { None };
         let wanted = if generation == 4 { newest_but(0) } else { wanted };
         life.start(store.as_ref(), wanted, &mut random);
@@ -337,7 +339,11 @@ impl Life {
     /// # Errors
     /// What the store answers.
     pub fn try_write(&mut self, store: &dyn StateStore) -> Result<Vec<FileFacts>, StoreError> {
-        let keys = if self.full { self.states.keys().copied().collect() } else { self.dirty.keys().copied().collect::<Vec<_>>() };
+        let keys = if self.full {
+            self.states.keys().copied().collect()
+        } else {
+            self.dirty.keys().copied().collect::<Vec<_>>()
+        };
         let states: Vec<_> = keys.iter().map(|key| (*key, self.states.get(key).map(Vec::as_slice))).collect();
         let write = |worker: u32| {
             let own: Vec<_> = states.iter().filter(|(key, _)| key.group() % 2 == u64::from(worker)).copied().collect();
@@ -386,8 +392,8 @@ impl Life {
     /// What the store answers.
     pub fn try_tidy(&mut self, store: &dyn StateStore) -> Result<(), StoreError> {
         let removal = resolve::removable(&self.history, self.generation, RETENTION, &store.files()?);
-        self.taken.retain(|number, _| !removal.manifests.contains(number));
         store.remove(&removal.manifests, &removal.files)?;
+        self.taken.retain(|number, _| !removal.manifests.contains(number));
         self.history.forget(&removal.manifests);
         if let Some(merge) = resolve::mergeable(&self.history, &store.base()?, RETENTION, Some(u64::MAX)) {
             store.merge(&merge.deltas, merge.epoch)?;

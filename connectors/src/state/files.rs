@@ -22,7 +22,7 @@ use super::{
 };
 
 /// Ending of files that are still being written.
-pub(crate) const UNFINISHED: &str = ".new";
+const UNFINISHED: &str = ".new";
 
 /// Bytes read at once where a whole file is checked.
 const READ_BYTES: usize = 1 << 20;
@@ -83,6 +83,16 @@ pub(crate) fn write_if_absent(disk: &dyn Disk, path: &Path, bytes: &[u8], writer
     Ok(created)
 }
 
+/// Removes what was left unfinished in a folder.
+pub(crate) fn clean(disk: &dyn Disk, folder: &Path) -> Result<(), StoreError> {
+    let names = disk.list(folder).map_err(io("list", folder))?;
+    for name in names.iter().filter(|name| name.starts_with('.') && name.ends_with(UNFINISHED)) {
+        let path = folder.join(name);
+        disk.remove(&path).map_err(io("remove", &path))?;
+    }
+    Ok(())
+}
+
 /// Encodes a delta into `staged` and syncs it; gives its facts under `name`.
 pub(crate) fn write_delta(
     disk: &dyn Disk,
@@ -93,14 +103,14 @@ pub(crate) fn write_delta(
 ) -> Result<FileFacts, StoreError> {
     let mut file = create(disk, staged)?;
     let mut checksum = Checksum::default();
-    delta.encode(generation, &mut |out| {
+    let encoded = delta.encode::<Encoding>(generation, &mut |out| {
         checksum.update(out);
         failpoint::pass("delta-half-written");
         file.write_all(out).map_err(io("write", staged)).map_err(Encoding::Store)?;
         out.clear();
         Ok(())
-    })
-    .map_err(|error| error.store(name))?;
+    });
+    encoded.map_err(|error| error.store(name))?;
     file.sync().map_err(io("sync", staged))?;
     Ok(checksum.facts(name, delta.epoch))
 }

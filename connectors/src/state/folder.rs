@@ -19,7 +19,7 @@ use super::{
     disk::{Disk, LocalDisk},
     error::{StoreError, damaged, io},
     failpoint,
-    files::{self, DeltaFile, UNFINISHED},
+    files::{self, DeltaFile},
     manifest_file::{self, MANIFESTS},
     resolve::{BASE, DELTAS, base_serves, delta_name},
 };
@@ -116,13 +116,8 @@ impl FolderStore {
 
     /// Removes what processes have left unfinished that are dead or fenced by now.
     fn clean(&self) -> Result<(), StoreError> {
-        for folder in [MANIFESTS, DELTAS, BASE] {
-            for name in self.names(folder)?.iter().filter(|name| name.starts_with('.') && name.ends_with(UNFINISHED)) {
-                let path = self.path(folder).join(name);
-                self.disk.remove(&path).map_err(io("remove", &path))?;
-            }
-        }
-        Ok(())
+        let folders = [MANIFESTS, DELTAS, BASE];
+        folders.into_iter().try_for_each(|folder| files::clean(self.disk.as_ref(), &self.path(folder)))
     }
 
     fn remove_files(&self, folder: &str, names: &[String]) -> Result<(), StoreError> {
@@ -204,7 +199,10 @@ impl StateStore for FolderStore {
             return Ok(());
         }
         let wanted = format!("from {} to {}", cut.base.epoch.0, cut.epoch.0);
-        Err(damaged(self.path(BASE).to_string_lossy(), format!("it holds epoch {}, the checkpoint needs one {wanted}", found.0)))
+        Err(damaged(
+            self.path(BASE).to_string_lossy(),
+            format!("it holds epoch {}, the checkpoint needs one {wanted}", found.0),
+        ))
     }
 
     fn merge(&self, deltas: &[FileFacts], epoch: Epoch) -> Result<(), StoreError> {

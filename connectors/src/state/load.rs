@@ -10,11 +10,7 @@
 
 use std::collections::HashSet;
 
-use whisperer_schemas::{
-    KeyHash,
-    checkpoint::Cut,
-    ids::KEY_GROUPS,
-};
+use whisperer_schemas::{KeyHash, checkpoint::Cut, ids::KEY_GROUPS};
 
 use super::{
     StateStore, States, StatesHead,
@@ -57,7 +53,8 @@ impl<'a> Loading<'a> {
     pub fn open(store: &'a dyn StateStore, cut: &Cut) -> Result<Loading<'a>, StoreError> {
         let sources = open_sources(store, cut)?;
         let mut layouts = sources.iter().filter(|states| !states.head().empty).map(|states| &states.head().layout);
-        let layout = layouts.next().or(sources.first().map(|states| &states.head().layout)).cloned().unwrap_or_default();
+        let layout =
+            layouts.next().or(sources.first().map(|states| &states.head().layout)).cloned().unwrap_or_default();
         if layouts.any(|other| *other != layout) {
             let detail = "its deltas and its base hold states of different jobs";
             return Err(damaged(format!("the checkpoint of epoch {}", cut.epoch.0), detail));
@@ -115,7 +112,12 @@ fn open_sources<'a>(store: &'a dyn StateStore, cut: &Cut) -> Result<Vec<Box<dyn 
         }
     }
     if !base_serves(cut, base.head().epoch) {
-        let detail = format!("it holds everything up to {}, the checkpoint of epoch {} needs {}", base.head().epoch.0, cut.epoch.0, cut.base.epoch.0);
+        let detail = format!(
+            "it holds everything up to {}, the checkpoint of epoch {} needs {}",
+            base.head().epoch.0,
+            cut.epoch.0,
+            cut.base.epoch.0
+        );
         return Err(damaged("the base", detail));
     }
     sources.push(base);

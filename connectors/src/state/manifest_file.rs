@@ -71,7 +71,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use whisperer_schemas::{
-        Digest, Micros,
+        Digest,
         checkpoint::{Base, Cut, FileFacts},
     };
 
@@ -86,8 +86,9 @@ mod tests {
             epoch: Epoch(9),
             workers: 2,
             positions: BTreeMap::from([(0, 5), (3, u64::MAX)]),
-            clocks: BTreeMap::from([(0, Micros(1_700_000_000_000_000))]),
+            clocks: BTreeMap::from([(0, 1_700_000_000_000_000)]),
             ended: vec![3],
+            finished: true,
             ticks: BTreeMap::from([("0-1".into(), 64)]),
             base: Base { epoch: Epoch(2), files: vec![file("base/x")] },
             deltas: vec![file("deltas/x")],
@@ -95,7 +96,7 @@ mod tests {
             sinks: BTreeMap::from([("topic".into(), "77".into())]),
             digests: BTreeMap::from([("decisions".into(), Digest(u128::MAX))]),
             counts: BTreeMap::from([("events".into(), 1)]),
-            deliver_from: Some(Micros(-1)),
+            deliver_from: Some(-1),
         };
         Manifest {
             version: MANIFEST_VERSION,
@@ -104,10 +105,16 @@ mod tests {
             job: "engagement".into(),
             job_version: 4,
             fingerprint: "f".into(),
-            written: Micros(5),
+            written: 5,
             restored: None,
             cut: Some(cut),
         }
+    }
+
+    #[test]
+    fn zz_write_fixture() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/manifest-v1.json"), encode(&manifest()))
+            .unwrap();
     }
 
     #[test]

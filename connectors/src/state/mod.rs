@@ -17,7 +17,7 @@
 //!   now and then:    resolve::removable ─▶ remove, and then resolve::mergeable ─▶ merge
 //! ```
 
-use std::{fmt::Debug, path::Path};
+use std::{fmt::Debug, path::Path, sync::Arc};
 
 use whisperer_schemas::{
     Epoch, KeyHash,
@@ -25,6 +25,7 @@ use whisperer_schemas::{
 };
 
 mod base;
+pub mod cold;
 pub mod conformance;
 pub mod disk;
 mod error;
@@ -35,26 +36,42 @@ mod folder;
 pub mod load;
 mod manifest_file;
 mod memory;
+pub mod remote;
 pub mod resolve;
 
-pub use self::{base::BaseKind, error::StoreError, folder::FolderStore, load::Loading, memory::MemoryStore};
+pub use self::{
+    base::BaseKind, error::StoreError, folder::FolderStore, load::Loading, memory::MemoryStore, remote::RemoteStore,
+};
 
 /// What a process is for a store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The one process of a cluster that commits checkpoints and writes the base.
     Coordinator,
-    /// Any other, among them those that only look.
-    Member,
+    /// Any other, by its number.
+    Member(u32),
+    /// One that only looks, beside a cluster that may be running.
+    Reader,
 }
 
 impl Role {
     fn writes(self, doing: &'static str, base: &Path) -> Result<(), StoreError> {
         match self {
             Role::Coordinator => Ok(()),
-            Role::Member => Err(StoreError::Member { doing, path: base.into() }),
+            Role::Member(_) | Role::Reader => Err(StoreError::Member { doing, path: base.into() }),
         }
     }
+}
+
+/// Opens the store of a state folder, or the remote store that it is a copy of.
+///
+/// # Errors
+/// A folder or remote store that cannot be used, and a folder that belongs to another one.
+pub fn open(folder: &Path, remote: Option<&str>, role: Role) -> Result<Arc<dyn StateStore>, StoreError> {
+    Ok(match remote {
+        None => Arc::new(FolderStore::open(folder, role)?),
+        Some(url) => Arc::new(RemoteStore::open(remote::open_remote(url)?, folder, role)?),
+    })
 }
 
 /// A durable store of checkpoints, shared by the workers of a process. Every call that writes is durable when it returns.

@@ -10,7 +10,7 @@
 //! 1. The numbers of a generation are consecutive, from its claim on: a process whose create fails stops.
 //! 2. Along the live line (here 9, 3, 2) epochs ascend. It is walked from the newest manifest back: a checkpoint follows the number
 //!    before it, a claim follows the checkpoint that it says it was restored from.
-//! 3. The base never holds what lies after the oldest checkpoint that is there, so each of them can be restored.
+//! 3. The base holds only what belongs to every checkpoint that is there, so each of them can be restored.
 //! 4. A file that a kept manifest names is kept. The newest manifest and the newest claim are kept whatever happens: a process of an older
 //!    generation that wakes up must find its next number taken, or a larger one.
 
@@ -117,11 +117,16 @@ impl History {
     /// The numbers of the live checkpoints, newest first, as far back as the manifests reach.
     #[must_use]
     pub fn live(&self) -> Vec<u64> {
-        let mut live = Vec::new();
-        let mut next = self.entries.last_key_value().map(|(number, _)| *number);
+        self.entries.last_key_value().map_or_else(Vec::new, |(newest, _)| self.line(*newest))
+    }
+
+    /// The checkpoints that lead to a manifest, newest first, itself among them if it is one.
+    fn line(&self, number: u64) -> Vec<u64> {
+        let mut line = Vec::new();
+        let mut next = Some(number);
         while let Some(manifest) = next.and_then(|number| self.manifest(number)) {
             next = if manifest.cut.is_some() {
-                live.push(manifest.number);
+                line.push(manifest.number);
                 let before = manifest.number.checked_sub(1).and_then(|number| self.manifest(number));
                 before.filter(|before| before.generation == manifest.generation).map(|before| before.number)
             } else {
@@ -129,21 +134,20 @@ impl History {
                 manifest.restored.filter(|restored| *restored < manifest.number)
             };
         }
-        live
+        line
     }
 
-    /// The oldest manifest that is kept; everything is where there are fewer live checkpoints than that.
-    fn oldest_kept(&self, retention: Retention) -> u64 {
-        self.live().get(retention.checkpoints.max(1) - 1).copied().unwrap_or(0)
-    }
-
-    /// Manifests that are kept.
-    fn kept(&self, retention: Retention) -> impl Iterator<Item = (u64, Option<&Manifest>)> {
-        let oldest = self.oldest_kept(retention);
-        let claims = self.entries.iter().filter(|(_, manifest)| manifest.as_ref().is_some_and(|one| one.cut.is_none()));
-        let newest_claim = claims.map(|(number, _)| *number).last();
-        let kept = move |number: u64| number >= oldest || Some(number) == newest_claim;
-        self.entries.iter().filter(move |(number, _)| kept(**number)).map(|(number, one)| (*number, one.as_ref()))
+    /// Manifests that are kept: as many live checkpoints as `retention` says, and what came after the oldest of them, but for abandoned
+    /// checkpoints that do not descend from it. Everything where there are fewer.
+    fn kept(&self, retention: Retention) -> BTreeSet<u64> {
+        let Some(oldest) = self.live().get(retention.checkpoints.max(1) - 1).copied() else {
+            return self.entries.keys().copied().collect();
+        };
+        let claim = |manifest: &Option<Manifest>| manifest.as_ref().is_some_and(|manifest| manifest.cut.is_none());
+        let newest_claim = self.entries.iter().rev().find(|(_, manifest)| claim(manifest)).map(|(number, _)| *number);
+        let descends = |number: u64| self.cut(number).is_none() || self.line(number).contains(&oldest);
+        let kept = |number: &u64| Some(*number) == newest_claim || (*number >= oldest && descends(*number));
+        self.entries.keys().copied().filter(kept).collect()
     }
 
     /// The generation that writes at present: that of the newest manifest.
@@ -179,7 +183,9 @@ fn newest(history: &History) -> Result<Option<&Manifest>, StoreError> {
     }
     let claims = history.entries.values().rev().map_while(|manifest| manifest.as_ref()?.restored);
     match claims.last() {
-        Some(number) => Err(refused(history, number, "the newest generation started from it, and it cannot be read any more")),
+        Some(number) => {
+            Err(refused(history, number, "the newest generation started from it, and it cannot be read any more"))
+        }
         None => Ok(None),
     }
 }
@@ -246,18 +252,15 @@ pub fn base_serves(cut: &Cut, base: Epoch) -> bool {
     (cut.base.epoch..=cut.epoch).contains(&base)
 }
 
-/// What may be merged into `base`, the one that is there: deltas up to the oldest checkpoint that is there, and of those only such as
-/// belong to a checkpoint whose outputs are out. `published` is its number; none where nothing is. What [`removable`] tells is removed,
-/// and forgotten by the history, before: as long as a manifest is there, somebody may restore it.
+/// What may be merged into `base`, the one that is there: deltas up to a checkpoint that all others which are there descend from, and of
+/// those only such as belong to a checkpoint whose outputs are out. `published` is its number; none where nothing is. What [`removable`]
+/// tells is removed, and forgotten by the history, before: as long as a manifest is there, somebody may restore it.
 #[must_use]
 pub fn mergeable(history: &History, base: &Base, retention: Retention, published: Option<u64>) -> Option<Merge> {
-    let cuts = history.entries.values().flatten().filter_map(|manifest| manifest.cut.as_ref());
-    let oldest = cuts.map(|cut| cut.epoch).min()?;
-    let merged = |number: &u64| {
-        let cut = history.cut(*number)?;
-        (Some(*number) <= published && cut.epoch <= oldest).then_some(cut)
-    };
-    let cut = history.live().iter().find_map(merged)?;
+    let numbers = history.entries.keys().filter(|number| history.cut(**number).is_some());
+    let lines: Vec<Vec<u64>> = numbers.map(|number| history.line(*number)).collect();
+    let merged = |number: &u64| Some(*number) <= published && lines.iter().all(|line| line.contains(number));
+    let cut = history.live().into_iter().find(merged).and_then(|number| history.cut(number))?;
     if cut.epoch <= base.epoch || !base_serves(cut, base.epoch) {
         return None;
     }
@@ -274,11 +277,11 @@ pub fn removable(history: &History, generation: u64, retention: Retention, files
     if history.generation() != Some(generation) {
         return Removal::default();
     }
-    let kept: BTreeSet<u64> = history.kept(retention).map(|(number, _)| number).collect();
+    let kept = history.kept(retention);
     let manifests = history.entries.keys().filter(|number| !kept.contains(number)).copied().collect();
     // Nobody knows what a manifest needs that cannot be read.
-    let readable = history.kept(retention).all(|(_, manifest)| manifest.is_some());
-    let named: BTreeSet<&str> = history.kept(retention).filter_map(|(_, manifest)| manifest?.cut.as_ref()).flat_map(names).collect();
+    let readable = kept.iter().all(|number| history.manifest(*number).is_some());
+    let named: BTreeSet<&str> = kept.iter().filter_map(|number| history.cut(*number)).flat_map(names).collect();
     let gone = |name: &&String| readable && !named.contains(name.as_str()) && dead(history, generation, name);
     Removal { manifests, files: files.iter().filter(gone).cloned().collect() }
 }

@@ -45,7 +45,8 @@ impl ColdStates for MemoryCold {
             None => Some(KeyHash(0)),
             Some(KeyHash(after)) => after.checked_add(1).map(KeyHash),
         };
-        Ok(from.map_or_else(Vec::new, |from| self.states.range(from..).take(limit).map(|(_, one)| one.clone()).collect()))
+        Ok(from
+            .map_or_else(Vec::new, |from| self.states.range(from..).take(limit).map(|(_, one)| one.clone()).collect()))
     }
 
     fn len(&self) -> u64 {

@@ -219,7 +219,11 @@ pub fn find_index(bytes: u64, header: &[u8], trailer: &[u8]) -> Result<Range<u64
     let mut cursor = Cursor::new(trailer);
     let (offset, length) = (cursor.u64()?, cursor.u64()?);
     let end = offset.checked_add(length).and_then(|end| end.checked_add(TRAILER_BYTES as u64));
-    if version == 0 || trailer[TRAILER_BYTES - END.len()..] != *END || end != Some(bytes) || offset < HEADER_BYTES as u64 {
+    if version == 0
+        || trailer[TRAILER_BYTES - END.len()..] != *END
+        || end != Some(bytes)
+        || offset < HEADER_BYTES as u64
+    {
         return Err(broken("its end is missing"));
     }
     Ok(offset..offset + length)
@@ -343,13 +347,7 @@ impl Delta {
     /// What the head of its file says.
     #[must_use]
     pub fn head(&self, generation: u64) -> DeltaHead {
-        DeltaHead {
-            epoch: self.epoch,
-            generation,
-            worker: self.worker,
-            full: self.full,
-            layout: self.layout.clone(),
-        }
+        DeltaHead { epoch: self.epoch, generation, worker: self.worker, full: self.full, layout: self.layout.clone() }
     }
 
     /// Without states, parts and outbox, as its file says of itself.

@@ -108,9 +108,10 @@ pub(crate) fn all_full(files: &[&FileFacts], heads: &[&StatesHead]) -> Result<bo
     let full = heads.iter().any(|head| head.full);
     match heads.iter().position(|head| head.full != full) {
         None => Ok(full),
-        Some(other) => {
-            Err(damaged(&files[other].name, "it holds what changed, and another worker's delta of the same epoch holds all"))
-        }
+        Some(other) => Err(damaged(
+            &files[other].name,
+            "it holds what changed, and another worker's delta of the same epoch holds all",
+        )),
     }
 }
 

@@ -72,7 +72,7 @@ impl RocksBase {
         }
         match self.role {
             Role::Coordinator => self.writer().map(Some),
-            Role::Member => {
+            Role::Member(_) | Role::Reader => {
                 let db = DB::open_for_read_only(&options(), &self.folder, false);
                 db.map(|db| Some(Arc::new(db))).map_err(self.refused("open"))
             }
@@ -222,6 +222,9 @@ impl BaseStore for RocksBase {
     }
 
     fn install(&self, from: &Path) -> Result<(), StoreError> {
+        if !from.join("CURRENT").exists() {
+            return Err(StoreError::OtherBase { path: self.folder.clone(), found_rocksdb: false });
+        }
         self.close();
         remove_folder(&self.folder)?;
         fs::rename(from, &self.folder).map_err(io("rename into place", &self.folder))?;

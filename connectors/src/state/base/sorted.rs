@@ -140,6 +140,9 @@ impl BaseStore for SortedBase {
     }
 
     fn install(&self, from: &Path) -> Result<(), StoreError> {
+        if !from.join(FILE).exists() {
+            return Err(StoreError::OtherBase { path: self.folder.clone(), found_rocksdb: true });
+        }
         self.disk.create_folder(&self.folder).map_err(io("create", &self.folder))?;
         files::rename(self.disk.as_ref(), &from.join(FILE), &self.path())
     }

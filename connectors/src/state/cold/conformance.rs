@@ -31,7 +31,7 @@ pub fn check(store: &mut dyn ColdStates, seed: u64) {
     let keys: Vec<KeyHash> = model.keys().copied().collect();
     assert_eq!(store.take(&keys).expect("taken").len(), keys.len());
     assert!(store.is_empty());
-    assert_eq!(store.due(Micros(i64::MAX - 1), usize::MAX).expect("listed"), []);
+    assert_eq!(store.due(Micros::MAX - 1, usize::MAX).expect("listed"), []);
 }
 
 const STEPS: usize = 400;
@@ -55,8 +55,8 @@ fn put(store: &mut dyn ColdStates, model: &mut Model, random: &mut Random) {
         let key = key(random);
         let due = match random.below(4) {
             0 => Micros::MAX,
-            1 => Micros(-(random.below(50) as i64)),
-            _ => Micros(random.below(50) as i64),
+            1 => -(random.below(50) as Micros),
+            _ => random.below(50) as Micros,
         };
         let bytes = vec![random.below(256) as u8; random.below(200) as usize].into();
         if !model.contains_key(&key) {
@@ -84,14 +84,14 @@ fn take(store: &mut dyn ColdStates, model: &mut Model, random: &mut Random) {
 }
 
 fn check_due(store: &mut dyn ColdStates, model: &Model, random: &mut Random) {
-    let until = Micros(random.below(120) as i64 - 60);
+    let until = random.below(120) as Micros - 60;
     let limit = random.below(30) as usize;
     let mut due: Vec<(Micros, KeyHash)> = model.values().map(|state| (state.due, state.key)).collect();
     due.retain(|(due, _)| *due <= until);
     due.sort_unstable();
     due.truncate(limit);
     let expected: Vec<KeyHash> = due.into_iter().map(|(_, key)| key).collect();
-    assert_eq!(store.due(until, limit).expect("listed"), expected, "until {until:?}, at most {limit}");
+    assert_eq!(store.due(until, limit).expect("listed"), expected, "until {until}, at most {limit}");
 }
 
 fn check_scan(store: &mut dyn ColdStates, model: &Model) {

@@ -14,8 +14,8 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, Options, ReadOptions,
-    WriteBatch, WriteOptions, properties,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, LogLevel, Options,
+    ReadOptions, WriteBatch, WriteOptions, properties,
 };
 use whisperer_operators::cold::{ColdError, ColdState, ColdStates};
 use whisperer_schemas::{KeyHash, Micros};
@@ -148,7 +148,7 @@ fn column_options(cache: &Cache, write_buffer_bytes: usize) -> Options {
 
 fn ordered(due: Micros) -> [u8; DUE_BYTES] {
     // With the sign flipped, bytes compare as numbers do.
-    (due.0 as u64 ^ (1 << 63)).to_be_bytes()
+    (due as u64 ^ (1 << 63)).to_be_bytes()
 }
 
 fn due_key(state: &ColdState) -> [u8; DUE_BYTES + KEY_BYTES] {
@@ -160,7 +160,7 @@ fn due_key(state: &ColdState) -> [u8; DUE_BYTES + KEY_BYTES] {
 
 fn state(key: [u8; KEY_BYTES], value: &[u8]) -> ColdState {
     let (due, bytes) = value.split_first_chunk().expect("a value begins with its due time");
-    ColdState { key: KeyHash(u128::from_be_bytes(key)), due: Micros(i64::from_le_bytes(*due)), bytes: bytes.into() }
+    ColdState { key: KeyHash(u128::from_be_bytes(key)), due: Micros::from_le_bytes(*due), bytes: bytes.into() }
 }
 
 impl ColdStates for RocksCold {
@@ -169,7 +169,7 @@ impl ColdStates for RocksCold {
         let mut value = Vec::new();
         for state in &states {
             value.clear();
-            value.extend(state.due.0.to_le_bytes());
+            value.extend(state.due.to_le_bytes());
             value.extend_from_slice(&state.bytes);
             batch.put_cf(self.column(STATES), state.key.0.to_be_bytes(), &value);
             if state.due != Micros::MAX {
@@ -204,11 +204,11 @@ impl ColdStates for RocksCold {
     fn due(&mut self, until: Micros, limit: usize) -> Result<Vec<KeyHash>, ColdError> {
         let mut keys = Vec::new();
         // What has no timer is never due.
-        let until = until.min(Micros(i64::MAX - 1));
+        let until = until.min(Micros::MAX - 1);
         if self.earliest > until || limit == 0 {
             return Ok(keys);
         }
-        let after = Micros(until.0 + 1);
+        let after = until + 1;
         let mut reading = ReadOptions::default();
         reading.set_iterate_upper_bound(ordered(after));
         let mut entries = self.db.raw_iterator_cf_opt(self.column(DUE), reading);
@@ -217,7 +217,7 @@ impl ColdStates for RocksCold {
         while let Some((due, key)) = entries.key().and_then(<[u8]>::split_first_chunk::<DUE_BYTES>)
             && keys.len() < limit
         {
-            first = first.min(Micros((u64::from_be_bytes(*due) ^ (1 << 63)) as i64));
+            first = first.min((u64::from_be_bytes(*due) ^ (1 << 63)) as Micros);
             keys.push(KeyHash(u128::from_be_bytes(key.try_into().expect("a key follows its due time"))));
             entries.next();
         }
