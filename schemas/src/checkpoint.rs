@@ -76,6 +76,9 @@ pub struct Cut {
     pub digests: BTreeMap<String, Digest>,
     /// Numbers by name, for reports.
     pub counts: BTreeMap<String, u64>,
+    /// What names the run in its files: the same in every generation.
+    #[serde(default)]
+    pub run: String,
     /// Event time before which decisions are not news; fixed at the job's first start.
     pub deliver_from: Option<Micros>,
     /// Whether a bounded input has come to its end and everything that the end brings is out: nothing is left to do.

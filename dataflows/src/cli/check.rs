@@ -99,7 +99,7 @@ fn as_json(checkpoint: u64, changes: &[Change]) -> serde_json::Value {
     };
     let change = |change: &Change| {
         json!({ "kind": change.kind, "name": change.name, "fate": fate(change),
-                "warms_for": change.warms_for.map(format_duration) })
+                "warms_for": change.warms_for.map(|span| format_duration(span).to_string()) })
     };
     json!({ "checkpoint": checkpoint, "changes": changes.iter().map(change).collect::<Vec<_>>() })
 }

@@ -97,7 +97,7 @@ mod otlp {
         service: &str,
     ) -> Result<(Box<dyn Layer<S> + Send + Sync>, Exporting), OperationsError>
     where
-        S: Subscriber + for<'s> LookupSpan<'s>,
+        S: Subscriber + for<'s> LookupSpan<'s> + Send + Sync,
     {
         let endpoint = format!("{}/{PATH}", collector.trim_end_matches('/'));
         let exporter = SpanExporter::builder().with_http().with_protocol(Protocol::HttpBinary).with_endpoint(endpoint);

@@ -47,6 +47,8 @@ pub(super) struct Parts {
     pub(super) job: Arc<CompiledJob>,
     pub(super) worker: usize,
     pub(super) generation: u64,
+    /// The number of the next manifest: every cut becomes one.
+    pub(super) number: u64,
     pub(super) store: Arc<dyn StateStore>,
     /// Whether the first delta has to hold all states.
     pub(super) full: bool,
@@ -112,7 +114,7 @@ impl Checkpoints {
                     return Ok(());
                 }
                 let source = self.parts.reading.take_cut(keyed.epoch).unwrap_or_default();
-                let of_tables = cut_tables(tables, keyed.epoch, &source)?;
+                let of_tables = cut_tables(tables, (keyed.epoch, self.parts.number), &source)?;
                 self.cut = Some((source, of_tables));
             }
             if keyed.states.is_none() {
@@ -122,6 +124,7 @@ impl Checkpoints {
             let pending = Pending { keyed, source, tables };
             let (delta, pending) = self.parts.delta(pending);
             self.parts.full = false;
+            self.parts.number += 1;
             self.outboxes.push_back((pending.keyed.epoch, delta.outbox.clone()));
             self.writer.write(delta);
             self.writing.push_back(pending);
@@ -193,9 +196,13 @@ pub(super) fn sink_key(name: String, worker: usize) -> String {
     format!("{name}#{worker}")
 }
 
-fn cut_tables(tables: &WorkerTables, epoch: u64, source: &SourceCut) -> Result<Vec<TableCut>, SinkError> {
+fn cut_tables(
+    tables: &WorkerTables,
+    (epoch, checkpoint): (u64, u64),
+    source: &SourceCut,
+) -> Result<Vec<TableCut>, SinkError> {
     let positions = source.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset)).collect();
-    let facts = CommitFacts { epoch: Epoch(epoch), positions };
+    let facts = CommitFacts { epoch: Epoch(epoch), positions, checkpoint };
     tables.each.iter().map(|table| table.cut(epoch, &facts)).collect()
 }
 

@@ -46,9 +46,13 @@ pub(super) enum Message {
 }
 
 /// What a run starts from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Start {
     pub(super) generation: u64,
+    /// The number of the manifest that claims its turn.
+    pub(super) claim: u64,
+    /// What names the run in its files: the same in every generation.
+    pub(super) run: String,
     /// The number of the checkpoint, if there is one.
     pub(super) restored: Option<u64>,
     /// Event time before which decisions are not news.
@@ -103,8 +107,8 @@ impl Control {
         let inbox: Rc<RefCell<VecDeque<Message>>> = Rc::default();
         let arrived = inbox.clone();
         worker.dataflow::<u64, _, _>(|scope| {
-            scope.input_from(&mut input).exchange(|(to, _): &Envelope| *to).inspect(move |(_, bytes)| {
-                let message = serde_json::from_slice(bytes).expect("a worker of the same build has written it");
+            scope.input_from(&mut input).exchange(|(to, _): &Envelope| *to).inspect(move |envelope: &Envelope| {
+                let message = serde_json::from_slice(&envelope.1).expect("a worker of the same build has written it");
                 arrived.borrow_mut().push_back(message);
             });
         });

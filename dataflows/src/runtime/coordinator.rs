@@ -22,7 +22,7 @@ use whisperer_schemas::{
     Digest, Epoch, Micros,
     checkpoint::{Cut, MANIFEST_VERSION, Manifest},
 };
-use whisperer_sinks::{Lake, SinkError, StagedFile, WrittenFile};
+use whisperer_sinks::{Lake, StagedFile, WrittenFile};
 
 use super::{
     RunError,
@@ -60,8 +60,6 @@ pub(super) struct Origin {
     pub(super) header: Header,
     pub(super) history: History,
     pub(super) start: Start,
-    /// The number of the claim.
-    pub(super) claim: u64,
     /// The checkpoint that is restored.
     pub(super) cut: Option<Cut>,
 }
@@ -105,7 +103,7 @@ impl Coordinator {
         let committer = Committer::start(tools.store.clone(), tools.lakes.clone());
         let keeper = Keeper::start(tools.store.clone(), tools.retention, origin.start.generation);
         Coordinator {
-            number: origin.claim + 1,
+            number: origin.start.claim + 1,
             last: origin.cut.clone().unwrap_or_default(),
             acks: BTreeMap::new(),
             committing: VecDeque::new(),
@@ -210,6 +208,7 @@ impl Coordinator {
             clocks: first.map(|ack| ack.clocks.clone()).unwrap_or_default(),
             ended: first.map(|ack| ack.ended.clone()).unwrap_or_default(),
             base,
+            run: self.origin.start.run.clone(),
             deliver_from: self.origin.start.deliver_from,
             finished: first.is_some_and(|ack| ack.last),
             ..Cut::default()
@@ -308,13 +307,9 @@ fn commit(
     let mut written = Vec::new();
     for (root, lake) in lakes {
         let files = staged.get(root).map_or(&[][..], Vec::as_slice);
-        written.extend(publish(lake, manifest.number, files)?);
+        written.extend(lake.publish(files)?);
     }
     Ok(written)
-}
-
-fn publish(lake: &Lake, _number: u64, files: &[StagedFile]) -> Result<Vec<WrittenFile>, SinkError> {
-    lake.publish(files)
 }
 
 /// Merges what no checkpoint needs alone into the base, and removes what nothing needs.

@@ -21,6 +21,7 @@ mod reading;
 mod recovery;
 mod report;
 mod tables;
+mod ticks;
 mod worker;
 pub mod topics;
 
@@ -40,19 +41,26 @@ use whisperer_operators::{
     keys::{ColdFailed, Keys, RestoreError},
     spec::JobSpec,
 };
-use whisperer_schemas::{Digest, Micros, TableSchema, checkpoint::Cut};
+use whisperer_schemas::{Digest, Micros, TableSchema};
 use whisperer_sinks::{SinkError, WrittenFile};
 
 pub use outputs::Outputs;
 pub use progress::Progress;
 pub use report::{RunReport, cpu_time, resident_bytes};
+pub use ticks::GenerationTicks;
 
+use control::Start;
 use coordinator::Origin;
+use outputs::Opening;
 use reading::ReadCounts;
 use tables::Staged;
 
+use crate::operations::{Cluster, Operations, Stop};
+
 /// What is run, and where its rows go.
 pub struct Run {
+    /// What names the run in its files, if it goes on from no checkpoint.
+    pub name: String,
     /// The job.
     pub job: Arc<CompiledJob>,
     /// Where its records come from.
@@ -76,18 +84,11 @@ pub struct Run {
     /// Which decisions are news.
     pub news: News,
     /// Set from outside: the run takes a checkpoint and ends.
-    pub stop: Arc<AtomicBool>,
+    pub stop: Stop,
+    /// Who watches over the workers and tells about them; nobody has to.
+    pub operations: Option<Arc<Operations>>,
     /// Where progress is noted.
     pub progress: Arc<Progress>,
-}
-
-/// The place of this process among those that run a job together.
-#[derive(Clone, Debug)]
-pub struct Cluster {
-    /// This process, from 0; process 0 coordinates.
-    pub process: usize,
-    /// The addresses of all processes, `host:port`.
-    pub addresses: Vec<String>,
 }
 
 /// How checkpoints are taken and kept.
@@ -105,6 +106,8 @@ pub struct StateSettings {
     pub restore: Option<u64>,
     /// Whether outputs that are out already may come again.
     pub repeat_outputs: bool,
+    /// The advances of idle partitions, where the source is a topic.
+    pub ticks: Option<Arc<GenerationTicks>>,
 }
 
 /// Opens the cold store of a worker.
@@ -219,6 +222,7 @@ impl Run {
     #[must_use]
     pub fn new(job: Arc<CompiledJob>, source: Arc<dyn Source>, format: FormatOptions, outputs: Outputs) -> Run {
         Run {
+            name: "run".to_owned(),
             job,
             source,
             format,
@@ -230,7 +234,8 @@ impl Run {
             state: None,
             cold: None,
             news: News::default(),
-            stop: Arc::default(),
+            stop: Stop::default(),
+            operations: None,
             progress: Arc::default(),
         }
     }
@@ -241,6 +246,9 @@ impl Run {
     /// Where the source cannot be read, an output or a checkpoint not be written, or another run has taken over.
     pub fn execute(self) -> Result<(RunReport, Outputs), RunError> {
         let started = report::Started::now();
+        if self.cluster.is_some() && self.state.is_none() {
+            return Err(RunError::Start("a cluster needs checkpoints: give the job [checkpoint] dir".to_owned()));
+        }
         let origin = self.origin()?;
         let workers = self.workers;
         let config = match &self.cluster {
@@ -270,12 +278,19 @@ impl Run {
         Ok((report, run.outputs))
     }
 
-    /// What the run starts from, where this process decides it.
+    /// What the run starts from, where this process decides it; its lakes are open then.
     fn origin(&self) -> Result<Option<Origin>, RunError> {
-        let coordinates = self.cluster.as_ref().is_none_or(|cluster| cluster.process == 0);
-        let Some(state) = self.state.as_ref().filter(|_| coordinates) else { return Ok(None) };
+        let Some(state) = &self.state else {
+            self.outputs.open(&self.job, &Opening { run: self.name.clone(), generation: 0, process: 0 })?;
+            return Ok(None);
+        };
+        if self.cluster.as_ref().is_some_and(|cluster| cluster.process > 0) {
+            return Ok(None);
+        }
         let origin = recovery::claim(self, state)?;
-        recovery::recover_lakes(self, origin.cut.as_ref().map(|cut: &Cut| cut))?;
+        let Start { run, generation, .. } = origin.start.clone();
+        self.outputs.open(&self.job, &Opening { run, generation, process: 0 })?;
+        recovery::recover_lakes(self, state, &origin)?;
         Ok(Some(origin))
     }
 

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use whisperer_operators::keyed::CutPlan;
+use whisperer_operators::{job::CompiledJob, keyed::CutPlan};
 use whisperer_schemas::TableSchema;
-use whisperer_sinks::{Existing, Fault, Lake, MemoryTable, Ndjson, RunManifest, SinkError, StagedFile, WrittenFile};
+use whisperer_sinks::{
+    Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, RunId, RunManifest, SinkError, StagedFile, TableLog,
+    WrittenFile,
+};
 
 use super::tables::{Outlet, Staged, TableSinks, Way};
 use crate::job_file::{LakeTable, SinkSettings};
@@ -16,18 +19,37 @@ use crate::job_file::{LakeTable, SinkSettings};
 /// Where the rows of a run go.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    lakes: BTreeMap<PathBuf, Arc<Lake>>,
+    lakes: OnceLock<BTreeMap<PathBuf, Arc<Lake>>>,
     sinks: Vec<SinkSettings>,
     existing: Existing,
     memory: Option<[MemoryTable; 3]>,
+    /// What dead letters say they come from.
+    source: String,
+}
+
+/// What the lakes of a run are opened with.
+#[derive(Clone, Debug)]
+pub(super) struct Opening {
+    /// What names the run in its files.
+    pub(super) run: String,
+    /// The incarnation of the cluster; 0 for a run without checkpoints.
+    pub(super) generation: u64,
+    /// This process.
+    pub(super) process: usize,
+}
+
+/// A worker among all.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub(super) worker: usize,
+    pub(super) workers: usize,
 }
 
 impl Outputs {
-    /// Outputs as the job's sinks say, into lakes that are open.
+    /// Outputs as the job's sinks say. `source` is what dead letters say they come from: a topic, or what stands for it.
     #[must_use]
-    pub fn new(sinks: Vec<SinkSettings>, lakes: Vec<Arc<Lake>>, existing: Existing) -> Outputs {
-        let lakes = lakes.into_iter().map(|lake| (lake.root().to_owned(), lake)).collect();
-        Outputs { lakes, sinks, existing, memory: None }
+    pub fn new(sinks: Vec<SinkSettings>, existing: Existing, source: String) -> Outputs {
+        Outputs { sinks, existing, source, ..Outputs::default() }
     }
 
     /// Outputs into memory: decisions, profiles and dead letters, visible once the run has ended.
@@ -36,21 +58,44 @@ impl Outputs {
         Outputs { memory: Some(tables), ..Outputs::default() }
     }
 
-    /// The lakes.
+    /// The lakes, once the run has begun.
     pub fn lakes(&self) -> impl Iterator<Item = &Arc<Lake>> {
-        self.lakes.values()
+        self.lakes.get().into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Opens the lakes. The sinks of a lake agree on its log: the job file was checked for it.
+    pub(super) fn open(&self, job: &CompiledJob, opening: &Opening) -> Result<(), SinkError> {
+        let roots: BTreeMap<&PathBuf, TableLog> = self.sinks.iter().filter_map(lake_of).collect();
+        let mut lakes = BTreeMap::new();
+        for (root, log) in roots {
+            let existing = if opening.generation == 0 { self.existing } else { Existing::Continue };
+            let options = LakeOptions::new(root, &job.name, job.version, RunId::new(opening.run.clone())?);
+            let (generation, process) = (opening.generation, opening.process as u32);
+            let lake = Lake::open(LakeOptions { existing, log, generation, process, ..options })?;
+            [&job.decisions, &job.profiles].into_iter().try_for_each(|table| lake.check(table))?;
+            lakes.insert(root.clone(), lake);
+        }
+        // Opened once in a process.
+        let _ = self.lakes.set(lakes);
+        Ok(())
+    }
+
+    /// Whether rows of some sink wait for checkpoints.
+    pub(super) fn has_outboxes(&self) -> bool {
+        self.sinks.iter().any(waits_for_commit)
     }
 
     /// The sinks of one worker, for tables in the order decisions, profiles, dead letters.
     pub(super) fn worker_tables(
         &self,
+        job: &CompiledJob,
         tables: [Arc<TableSchema>; 3],
-        worker: usize,
+        place: Place,
         plan: Option<CutPlan>,
     ) -> Result<WorkerTables, SinkError> {
         let each = tables.clone().map(|table| TableSinks::new(table, plan));
         for settings in &self.sinks {
-            if let Some((at, outlet)) = self.outlet(settings, &tables, worker)? {
+            if let Some((at, outlet)) = self.outlet(settings, (job, &tables), place, plan.is_some())? {
                 each[at].add(outlet);
             }
         }
@@ -66,28 +111,87 @@ impl Outputs {
     fn outlet(
         &self,
         settings: &SinkSettings,
-        tables: &[Arc<TableSchema>; 3],
-        worker: usize,
+        (job, tables): (&CompiledJob, &[Arc<TableSchema>; 3]),
+        place: Place,
+        checkpoints: bool,
     ) -> Result<Option<(usize, Outlet)>, SinkError> {
+        let decisions = &tables[0];
+        let whole = |to| Some((0, Outlet { to, whole: true, historical: true }));
+        let staged = |sink| Way::Staged { sink: Box::new(sink), lake: None };
+        let log = |name: String, sink| Way::Log { name, sink: Box::new(sink) };
         Ok(match settings {
             SinkSettings::Parquet { table, path, .. } => {
-                let at = place(*table);
-                let Some(lake) = self.lakes.get(path) else { return Ok(None) };
-                let sink = Box::new(lake.table((*tables[at]).clone(), worker));
+                let at = number_of(*table);
+                let Some(lake) = self.lakes.get().and_then(|lakes| lakes.get(path)) else { return Ok(None) };
+                let sink = Box::new(lake.table((*tables[at]).clone(), place.worker));
                 let to = Way::Staged { sink, lake: Some(lake.clone()) };
                 Some((at, Outlet { to, whole: false, historical: true }))
             }
-            SinkSettings::File { path } if worker == 0 => {
-                let sink = Box::new(self.text(&tables[0], path)?);
-                Some((0, Outlet { to: Way::Staged { sink, lake: None }, whole: true, historical: true }))
+            SinkSettings::File { .. } | SinkSettings::Stdout if place.worker > 0 => None,
+            SinkSettings::File { path } if checkpoints => {
+                let sink = NdjsonLog::file((**decisions).clone(), path, self.existing);
+                whole(log(format!("file/{}", path.display()), sink))
             }
-            SinkSettings::Stdout if worker == 0 => {
-                let sink = Box::new(Ndjson::stdout((*tables[0]).clone()));
-                Some((0, Outlet { to: Way::Staged { sink, lake: None }, whole: true, historical: true }))
+            SinkSettings::File { path } => whole(staged(self.text(decisions, path)?)),
+            SinkSettings::Stdout if checkpoints => {
+                whole(log("stdout".to_owned(), NdjsonLog::stdout((**decisions).clone())))
             }
-            SinkSettings::File { .. } | SinkSettings::Stdout => None,
-            SinkSettings::Kafka(kafka) => return Err(not_wired(&kafka.topic)),
+            SinkSettings::Stdout => whole(staged(Ndjson::stdout((**decisions).clone()))),
+            SinkSettings::Kafka(kafka) => Some(self.topic(kafka, (job, tables), place)?),
         })
+    }
+
+    #[cfg(feature = "kafka")]
+    fn topic(
+        &self,
+        sink: &crate::job_file::KafkaSink,
+        (job, tables): (&CompiledJob, &[Arc<TableSchema>; 3]),
+        place: Place,
+    ) -> Result<(usize, Outlet), SinkError> {
+        use std::sync::Mutex;
+
+        use whisperer_sinks::{CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox};
+
+        let at = number_of(sink.table);
+        let create = |shape: crate::job_file::TopicShape| CreateTopic {
+            partitions: shape.partitions,
+            replication: shape.replication,
+        };
+        let name = format!("kafka/{}", sink.topic);
+        let options = KafkaOptions {
+            brokers: sink.brokers.clone(),
+            topic: sink.topic.clone(),
+            properties: sink.properties.clone(),
+            create: sink.create.map(create),
+            job: job.name.clone(),
+            sink: sink.topic.clone(),
+            worker: place.worker as u32,
+            workers: place.workers as u32,
+            source: self.source.clone(),
+        };
+        let schema = (*tables[at]).clone();
+        let to = match sink.delivery {
+            crate::job_file::Delivery::Idempotent => {
+                Way::Log { name, sink: Box::new(KafkaLog::open(schema, &options)?) }
+            }
+            crate::job_file::Delivery::ExactlyOnce => Way::Outbox {
+                name,
+                identities: (0..place.workers as u32).map(|worker| options.identity_of(worker)).collect(),
+                sink: Arc::new(Mutex::new(Box::new(KafkaOutbox::open(schema, &options)?))),
+                rows: Vec::new(),
+            },
+        };
+        Ok((at, Outlet { to, whole: false, historical: false }))
+    }
+
+    #[cfg(not(feature = "kafka"))]
+    fn topic(
+        &self,
+        sink: &crate::job_file::KafkaSink,
+        _: (&CompiledJob, &[Arc<TableSchema>; 3]),
+        _: Place,
+    ) -> Result<(usize, Outlet), SinkError> {
+        unreachable!("a build without Kafka refuses the job file that names the topic \"{}\"", sink.topic)
     }
 
     fn text(&self, table: &TableSchema, path: &Path) -> Result<Ndjson, SinkError> {
@@ -98,7 +202,7 @@ impl Outputs {
     pub(super) fn publish(&self, staged: Vec<Staged>) -> Result<Vec<WrittenFile>, SinkError> {
         let mut written = Vec::new();
         let (in_lakes, others): (Vec<_>, Vec<_>) = staged.into_iter().partition(|staged| staged.lake.is_some());
-        for lake in self.lakes.values() {
+        for lake in self.lakes() {
             let here = |staged: &&Staged| staged.lake.as_ref().is_some_and(|other| Arc::ptr_eq(other, lake));
             let files: Vec<StagedFile> = in_lakes.iter().filter(here).flat_map(|staged| staged.files.clone()).collect();
             written.extend(lake.publish(&files)?);
@@ -114,23 +218,22 @@ impl Outputs {
     /// # Errors
     /// What the file system answers.
     pub fn finish(&self, manifest: &RunManifest) -> Result<Vec<PathBuf>, SinkError> {
-        self.lakes.values().map(|lake| lake.finish(manifest)).collect()
+        self.lakes().map(|lake| lake.finish(manifest)).collect()
     }
 }
 
-/// Rows must not vanish: a topic is opened by whoever takes checkpoints.
-fn not_wired(topic: &str) -> SinkError {
-    SinkError::Topic {
-        doing: "open",
-        topic: topic.into(),
-        detail: "this run does not write to Kafka yet".into(),
-        hint: "use connector = \"parquet\" or \"file\"",
-        fault: Fault::User,
-        retry: false,
+fn lake_of(sink: &SinkSettings) -> Option<(&PathBuf, TableLog)> {
+    match sink {
+        SinkSettings::Parquet { path, log, .. } => Some((path, *log)),
+        SinkSettings::File { .. } | SinkSettings::Stdout | SinkSettings::Kafka(_) => None,
     }
 }
 
-fn place(table: LakeTable) -> usize {
+fn waits_for_commit(sink: &SinkSettings) -> bool {
+    matches!(sink, SinkSettings::Kafka(kafka) if kafka.delivery == crate::job_file::Delivery::ExactlyOnce)
+}
+
+fn number_of(table: LakeTable) -> usize {
     match table {
         LakeTable::Decisions => 0,
         LakeTable::Profiles => 1,

@@ -143,6 +143,8 @@ pub(super) struct Reading {
     reader: Box<dyn Reader>,
     progress: Arc<Progress>,
     pace: Pace,
+    /// Event times that were clamped before the checkpoint.
+    clamped_before: u64,
     shared: Shared,
     /// The next offsets of the partitions read here.
     positions: BTreeMap<u32, u64>,
@@ -179,14 +181,14 @@ impl Reading {
         reader: Box<dyn Reader>,
         parser: Parser,
         progress: Arc<Progress>,
-        (pace, positions): (Pace, BTreeMap<u32, u64>),
+        (pace, before): (Pace, ReadCounts),
     ) -> Reading {
         let batch = Batch {
             parser,
             epoch: Epoch(0),
             read: 0,
-            read_before: 0,
-            dead: BTreeMap::new(),
+            read_before: before.read,
+            dead: before.dead,
             records: Vec::new(),
             full: Vec::new(),
             dead_letters: Vec::new(),
@@ -198,7 +200,10 @@ impl Reading {
         let shared = Shared::default();
         shared.epoch.set(pace.first);
         let in_flight = VecDeque::new();
-        Reading { reader, progress, pace, shared, positions, in_flight, stopped: None, batch, chunks: Vec::new() }
+        let clamped_before = before.clamped;
+        let positions = BTreeMap::new();
+        let chunks = Vec::new();
+        Reading { reader, progress, pace, clamped_before, shared, positions, in_flight, stopped: None, batch, chunks }
     }
 
     pub(super) fn shared(&self) -> Shared {
@@ -250,7 +255,7 @@ impl Reading {
 
     fn counts(&self) -> ReadCounts {
         let Batch { dead, parser, read_before, .. } = &self.batch;
-        ReadCounts { dead: dead.clone(), clamped: parser.clamped(), read: *read_before }
+        ReadCounts { dead: dead.clone(), clamped: self.clamped_before + parser.clamped(), read: *read_before }
     }
 
     /// Whether there is room for more records on their way.

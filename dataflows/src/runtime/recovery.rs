@@ -5,7 +5,10 @@
 //! each worker Start ─▶ manifest ─▶ base and deltas of its key groups, positions, clocks, sinks
 //! ```
 
-use std::{collections::BTreeMap, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    sync::{OnceLock, PoisonError},
+};
 
 use whisperer_connectors::{
     Positions, StateStore,
@@ -26,7 +29,7 @@ use whisperer_schemas::{
     checkpoint::{Cut, FileFacts},
     ids::KEY_GROUPS,
 };
-use whisperer_sinks::{OutboxSink, SinkError};
+use whisperer_sinks::{OutboxSink, SinkError, lake::Recovery, log::taken_over};
 
 use super::{
     Run, RunError, StateSettings,
@@ -34,7 +37,7 @@ use super::{
     control::Start,
     coordinator::{Header, Origin, parse_staged},
     counts,
-    outputs::{TABLES, WorkerTables},
+    outputs::{Opening, TABLES, WorkerTables},
     tables::Way,
 };
 
@@ -69,17 +72,24 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
     let restored = chosen.as_ref().map(|manifest| manifest.number);
     let cut = chosen.and_then(|manifest| manifest.cut);
     let deliver_from = cut.as_ref().map_or(run.news.deliver_from, |cut| cut.deliver_from);
-    let start = Start { generation, restored, deliver_from };
+    let name = cut.as_ref().map_or(run.name.as_str(), |cut| cut.run.as_str()).to_owned();
+    let start = Start { generation, claim: number, run: name, restored, deliver_from };
     tracing::info!(generation, restored, "generation claimed");
-    Ok(Origin { header, history, start, claim: number, cut })
+    Ok(Origin { header, history, start, cut })
 }
 
 /// Rolls forward what the checkpoint says about files, and clears up after the generation before. Only the process that coordinates does so.
-pub(super) fn recover_lakes(run: &Run, cut: Option<&Cut>) -> Result<(), RunError> {
+pub(super) fn recover_lakes(run: &Run, state: &StateSettings, origin: &Origin) -> Result<(), RunError> {
     for lake in run.outputs.lakes() {
+        let cut = origin.cut.as_ref();
         let listed = cut.and_then(|cut| cut.staged.get(&lake.root().display().to_string()));
         let files = parse_staged(listed.map_or(&[][..], Vec::as_slice))?;
-        lake.recover(&files)?;
+        lake.recover(&Recovery {
+            checkpoint: origin.start.restored.unwrap_or(0),
+            listed: &files,
+            claimed: origin.start.claim,
+            repeat_outputs: state.repeat_outputs,
+        })?;
     }
     Ok(())
 }
@@ -105,17 +115,17 @@ pub(super) fn restore(
     run: &Run,
     state: &StateSettings,
     (worker, workers): (usize, usize),
-    (start, once): (Start, &Once),
+    (start, once): (&Start, &Once),
 ) -> Result<Restored, RunError> {
     let store = &*state.store;
     let cut = start.restored.map(|number| store.manifest(number)).transpose()?.and_then(|manifest| manifest.cut);
-    let prepare = || store.prepare(cut.as_ref()).map_err(|error| chain(&error));
+    let prepare = || once_prepared(run, state, start, cut.as_ref()).map_err(|error| chain(&error));
     once.prepared.get_or_init(prepare).clone().map_err(RunError::Prepare)?;
     let plan = CutPlan { every: state.every, after: cut.as_ref().map_or(0, |cut| cut.epoch.0) };
     let mut setup = KeyedSetup::new(run.job.clone(), run.source.partitions());
     setup.plan = Some(plan);
     setup.keys.keep_cuts();
-    run.make_cold(worker, workers, &mut setup.keys)?;
+    run.make_cold(worker, &mut setup.keys)?;
     let Some(cut) = cut else {
         return Ok(Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false });
     };
@@ -128,6 +138,19 @@ pub(super) fn restore(
     }
     let positions = cut.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset)).collect();
     Ok(Restored { cut, positions, setup, full })
+}
+
+/// What one worker of a process does for all of them.
+fn once_prepared(run: &Run, state: &StateSettings, start: &Start, cut: Option<&Cut>) -> Result<(), RunError> {
+    state.store.prepare(cut)?;
+    let process = run.cluster.as_ref().map_or(0, |cluster| cluster.process);
+    if process > 0 {
+        run.outputs.open(&run.job, &Opening { run: start.run.clone(), generation: start.generation, process })?;
+    }
+    if let Some(ticks) = &state.ticks {
+        ticks.open(start.generation, process == 0)?;
+    }
+    Ok(())
 }
 
 struct Loaded<'a> {
@@ -165,7 +188,7 @@ impl Loaded<'_> {
 /// Lets a worker's sinks go on where the checkpoint left off, and puts out what was committed and is not out.
 pub(super) fn recover_sinks(
     run: &Run,
-    (state, start): (&StateSettings, Start),
+    (state, start): (&StateSettings, &Start),
     (worker, tables): (usize, &WorkerTables),
     cut: &Cut,
 ) -> Result<(), RunError> {
@@ -174,7 +197,7 @@ pub(super) fn recover_sinks(
             sinks.start_digest(cut.digests.get(name).copied().unwrap_or_default());
         }
     }
-    let mut outboxes = Outboxes { state, start, job: &run.job };
+    let mut outboxes = Outboxes { state, restored: start.restored, job: &run.job, worker };
     for table in &tables.each {
         let mut failed = None;
         table.each(|way| {
@@ -184,9 +207,9 @@ pub(super) fn recover_sinks(
                     let positions = if state.repeat_outputs { Vec::new() } else { of_sink(cut, name) };
                     sink.recover(&positions)?;
                 }
-                Way::Outbox { name, sink, .. } => {
-                    let sink = &mut **sink.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                    failed = outboxes.recover(name, sink, cut)?.err();
+                Way::Outbox { name, sink, identities, .. } => {
+                    let sink = &mut **sink.lock().unwrap_or_else(PoisonError::into_inner);
+                    failed = outboxes.recover((name, identities), sink, cut)?.err();
                 }
             }
             Ok(())
@@ -208,23 +231,31 @@ fn of_sink(cut: &Cut, name: &str) -> Vec<String> {
 /// Puts out what was committed before the last generation ended and is not out.
 struct Outboxes<'a> {
     state: &'a StateSettings,
-    start: Start,
+    restored: Option<u64>,
     job: &'a CompiledJob,
+    worker: usize,
 }
 
 impl Outboxes<'_> {
     fn recover(
         &mut self,
-        name: &str,
+        (name, identities): (&str, &[String]),
         sink: &mut dyn OutboxSink,
         cut: &Cut,
     ) -> Result<Result<(), RunError>, SinkError> {
-        let recorded = sink.recover(&of_sink(cut, name))?;
+        let earlier = of_sink(cut, name);
+        let known = sink.recover(&earlier)?;
         if self.state.repeat_outputs {
             sink.forget()?;
             return Ok(Ok(()));
         }
-        Ok(self.publish_rest(name, sink, &recorded, cut))
+        let identity = |worker: u32| identities[worker as usize].clone();
+        let makers = taken_over(&earlier, self.worker as u32, identities.len() as u32, identity);
+        let out = |maker: String| {
+            let number = known.get(&maker).copied().unwrap_or(0);
+            (maker, number)
+        };
+        Ok(self.publish_rest(name, sink, &makers.into_iter().map(out).collect(), cut))
     }
 
     /// Publishes, oldest first, what checkpoints have of the makers that were taken over and is not recorded as out.
@@ -235,7 +266,7 @@ impl Outboxes<'_> {
         recorded: &BTreeMap<String, u64>,
         cut: &Cut,
     ) -> Result<(), RunError> {
-        let Some(restored) = self.start.restored else { return Ok(()) };
+        let Some(restored) = self.restored else { return Ok(()) };
         let history = read_history(&*self.state.store)?;
         let mut live = history.live();
         live.retain(|number| *number <= restored);
@@ -266,7 +297,7 @@ fn delta_of(cut: &Cut, worker: u32) -> Option<&FileFacts> {
 }
 
 /// An error with its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(error.source(), |error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }

@@ -55,6 +55,8 @@ pub(super) enum Way {
         sink: SharedOutbox,
         /// Rows since the last cut.
         rows: Vec<Row>,
+        /// What the writers of all workers are called.
+        identities: Vec<String>,
     },
 }
 
@@ -206,11 +208,11 @@ impl Way {
                 if let Some(lake) = lake {
                     let json = |file: &StagedFile| serde_json::to_string(file).expect("a file is plain data");
                     let staged = cut.staged.entry(lake.root().display().to_string()).or_default();
-                    staged.extend(files.iter().map(json));
+                    staged.extend(lake.listed(&files).iter().map(json));
                 }
             }
             Way::Log { name, sink } => drop(cut.sinks.insert(name.clone(), sink.flush()?)),
-            Way::Outbox { name, sink, rows } => {
+            Way::Outbox { name, sink, rows, .. } => {
                 let sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
                 let mut outbox = Vec::new();
                 sink.encode(rows, &mut outbox)?;

@@ -4,7 +4,6 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    sync::atomic::Ordering,
     time::Duration,
 };
 
@@ -17,10 +16,10 @@ use timely::{
 };
 use whisperer_connectors::{Positions, format::Parser};
 use whisperer_operators::{
-    keyed::{ApplyKeyed, KeyedCut, KeyedReport, KeyedSetup},
+    keyed::{ApplyKeyed, KeyedReport, KeyedSetup},
     views::{StageCounts, StageUpdate},
 };
-use whisperer_schemas::{PartitionId, checkpoint::Cut};
+use whisperer_schemas::checkpoint::Cut;
 
 use super::{
     Run, RunError, Shared, StateSettings, WorkerOutcome,
@@ -28,7 +27,7 @@ use super::{
     control::{Committed, Control, Message, Start},
     coordinator::{Coordinator, Tools},
     counts,
-    outputs::WorkerTables,
+    outputs::{Place, WorkerTables},
     reading::{Pace, ReadCounts, Reading, Shared as SharedReading, read_source},
     recovery::{self, Restored},
     tables::WriteTo,
@@ -42,8 +41,6 @@ struct Prepared {
     reading: Reading,
     tables: WorkerTables,
     setup: KeyedSetup,
-    /// What was read before the checkpoint, on the worker that counts it.
-    read_before: ReadCounts,
     full: bool,
 }
 
@@ -69,7 +66,7 @@ fn leave_cluster(outcome: &Result<WorkerOutcome, RunError>) {
     if let Err(error) = outcome
         && !matches!(error, RunError::OtherWorker)
     {
-        tracing::error!(error = crate::runtime::recovery::chain(error), "this process leaves the cluster");
+        tracing::error!(error = recovery::chain(error), "this process leaves the cluster");
         std::process::exit(1);
     }
 }
@@ -81,10 +78,9 @@ fn drive(worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError
         Some(_) => Some(await_start(worker, shared, &mut control)?),
         None => None,
     };
-    let prepared = prepare(shared, start, worker);
+    let prepared = prepare(shared, start.as_ref(), worker);
     let prepared = shared.ready.wait(prepared)?;
-    let running = Running::build(worker, shared, prepared, start, control);
-    running.drive(worker, shared)
+    Running::build(worker, shared, prepared, (start, control)).drive(worker, shared)
 }
 
 /// Waits until the coordinator has said what the run starts from.
@@ -92,7 +88,7 @@ fn await_start(worker: &mut Worker, shared: &Shared, control: &mut Control) -> R
     if worker.index() == COORDINATOR
         && let Some(origin) = &shared.origin
     {
-        control.broadcast(&Message::Start(origin.start));
+        control.broadcast(&Message::Start(origin.start.clone()));
     }
     loop {
         match control.take() {
@@ -104,7 +100,7 @@ fn await_start(worker: &mut Worker, shared: &Shared, control: &mut Control) -> R
     }
 }
 
-fn prepare(shared: &Shared, start: Option<Start>, worker: &Worker) -> Result<Prepared, RunError> {
+fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Prepared, RunError> {
     let run = &shared.run;
     let (index, peers) = (worker.index(), worker.peers());
     let restored = match (&run.state, start) {
@@ -118,7 +114,7 @@ fn prepare(shared: &Shared, start: Option<Start>, worker: &Worker) -> Result<Pre
     let Restored { cut, positions, setup, full } = restored;
     let reader = run.source.open(index, peers, &positions)?;
     let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
-    let tables = run.outputs.worker_tables(run.tables(), (index, peers), setup.plan)?;
+    let tables = run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, setup.plan)?;
     if let (Some(state), Some(start)) = (&run.state, start) {
         recovery::recover_sinks(run, (state, start), (index, &tables), &cut)?;
     }
@@ -128,9 +124,8 @@ fn prepare(shared: &Shared, start: Option<Start>, worker: &Worker) -> Result<Pre
         plan: setup.plan,
     };
     let read_before = if index == 0 { counts::read(&cut.counts) } else { ReadCounts::default() };
-    // A partition's position is that of its reader; who reads it now may be another worker.
-    let reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before.clone()));
-    Ok(Prepared { reading, tables, setup, read_before, full })
+    let reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before));
+    Ok(Prepared { reading, tables, setup, full })
 }
 
 /// A worker at work.
@@ -142,7 +137,6 @@ struct Running {
     keyed: Rc<RefCell<KeyedReport>>,
     stages: Rc<RefCell<Vec<i64>>>,
     stopping: Rc<Cell<bool>>,
-    read_before: ReadCounts,
     checkpoints: Option<Checkpoints>,
     coordinator: Option<Coordinator>,
     /// The last checkpoint was committed, and the run ends with it.
@@ -156,11 +150,10 @@ impl Running {
         worker: &mut Worker,
         shared: &Shared,
         prepared: Prepared,
-        start: Option<Start>,
-        control: Control,
+        (start, control): (Option<Start>, Control),
     ) -> Running {
         let run = &shared.run;
-        let Prepared { reading, tables, setup, read_before, full } = prepared;
+        let Prepared { reading, tables, setup, full } = prepared;
         let probe = Handle::new();
         let shared_reading = reading.shared();
         let keyed = setup.report.clone();
@@ -182,6 +175,7 @@ impl Running {
                 job: run.job.clone(),
                 worker: index,
                 generation: start.generation,
+                number: start.claim + 1,
                 store: state.store.clone(),
                 full,
                 keyed: cuts,
@@ -199,7 +193,6 @@ impl Running {
             keyed,
             stages,
             stopping,
-            read_before,
             checkpoints,
             coordinator,
             last: false,
@@ -254,7 +247,7 @@ impl Running {
 
     /// Passes on a wish from outside to stop.
     fn heed_stop(&mut self, shared: &Shared) {
-        if self.stop_requested || !shared.run.stop.load(Ordering::Relaxed) {
+        if self.stop_requested || !shared.run.stop.requested() {
             return;
         }
         self.stop_requested = true;

@@ -77,6 +77,8 @@ impl SecondChances {
             Parsed::Record(_) => None,
             Parsed::Blank => Some("blank"),
             Parsed::Rejected(rejection) => Some(rejection.reason.as_str()),
+            // A registry that does not answer now may do so the next time.
+            Parsed::Failed(_) => Some("registry"),
         }
     }
 
@@ -102,7 +104,7 @@ impl SecondChances {
 
 /// The name of the top-level member that feeds `event_id`.
 fn id_member(format: &FormatOptions) -> Option<String> {
-    let from = format.mapping.as_ref().and_then(|mapping| mapping.event_id.as_ref());
+    let from = format.format.mapping().and_then(|mapping| mapping.event_id.as_ref());
     match from {
         None => Some("event_id".to_owned()),
         Some(From::Member(member)) => match &member.path[..] {
