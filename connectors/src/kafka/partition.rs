@@ -130,8 +130,11 @@ mod tests {
         Tick { partition: ID, offset, time }
     }
 
-    /// What an epoch of these offsets gives: the chunk of each record, then of each chunk its end and its advance.
-    fn epoch(partition: &mut Partition, offsets: &[u64]) -> (Vec<Option<u32>>, Vec<(u64, Option<Micros>)>) {
+    /// Of each record its chunk, then of each chunk its end and its advance.
+    type Cuts = (Vec<Option<u32>>, Vec<(u64, Option<Micros>)>);
+
+    /// What an epoch of these offsets gives.
+    fn epoch(partition: &mut Partition, offsets: &[u64]) -> Cuts {
         let mut chunks = Vec::new();
         partition.begin_epoch(&chunks);
         let taken = offsets.iter().map(|offset| partition.take(*offset, &mut chunks)).collect();
