@@ -175,10 +175,14 @@ fn reject_foreign_keys(section: &Section<'_>, connector: Connector) {
     let (path, interval) = ("the connectors \"file\" and \"parquet\"", "the connector \"parquet\"");
     let foreign: &[(&[&str], &str)] = match connector {
         Connector::Parquet => &[(shape::KAFKA_SINK_KEYS, "the connector \"kafka\"")],
-        Connector::File => &[(shape::KAFKA_SINK_KEYS, "the connector \"kafka\""), (&["commit_interval", "log"], interval)],
-        Connector::Stdout => {
-            &[(shape::KAFKA_SINK_KEYS, "the connector \"kafka\""), (&["commit_interval", "log"], interval), (&["path"], path)]
+        Connector::File => {
+            &[(shape::KAFKA_SINK_KEYS, "the connector \"kafka\""), (&["commit_interval", "log"], interval)]
         }
+        Connector::Stdout => &[
+            (shape::KAFKA_SINK_KEYS, "the connector \"kafka\""),
+            (&["commit_interval", "log"], interval),
+            (&["path"], path),
+        ],
         Connector::Kafka => &[(&["commit_interval", "log"], interval), (&["path"], path)],
         Connector::Later => &[],
     };

@@ -18,7 +18,7 @@ const LINGER_MS: &str = "2";
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// librdkafka's own default for a transaction's length.
 const TRANSACTION_TIMEOUT_MS: u64 = 60_000;
-/// How long a single request to the brokers may take.
+/// How long a single request to the brokers may take, or the waiting for one that answers.
 pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Settings that are not the user's, as the sink's promises rest on them.
@@ -175,6 +175,11 @@ impl KafkaOptions {
         Duration::from_millis(set.unwrap_or(DELIVERY_TIMEOUT_MS))
     }
 
+    /// How long it may take at the start until a broker answers: the time that the client library gives a request.
+    pub(super) fn patience(&self) -> Duration {
+        self.number("socket.timeout.ms").map_or(REQUEST_TIMEOUT, Duration::from_millis)
+    }
+
     /// How long a transaction may take.
     pub(super) fn transaction_timeout(&self) -> Duration {
         Duration::from_millis(self.number("transaction.timeout.ms").unwrap_or(TRANSACTION_TIMEOUT_MS))
@@ -198,14 +203,7 @@ impl KafkaOptions {
     }
 
     fn wrong(&self, detail: String, hint: &'static str) -> SinkError {
-        SinkError::Topic {
-            doing: "open",
-            topic: self.topic.clone(),
-            detail,
-            hint,
-            fault: Fault::User,
-            retry: false,
-        }
+        SinkError::Topic { doing: "open", topic: self.topic.clone(), detail, hint, fault: Fault::User, retry: false }
     }
 
     fn number(&self, property: &str) -> Option<u64> {

@@ -12,11 +12,12 @@ use std::{
 use rdkafka::{
     ClientContext,
     admin::{AdminClient, AdminOptions, NewTopic, TopicReplication},
-    config::RDKafkaLogLevel,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    consumer::{BaseConsumer, Consumer},
     error::{KafkaError, RDKafkaErrorCode as Code},
 };
 
-use super::config::{CreateTopic, KafkaOptions, REQUEST_TIMEOUT};
+use super::config::{CreateTopic, KafkaOptions};
 use crate::error::{Fault, SinkError};
 
 /// How often a topic is looked for while it comes into being.
@@ -115,7 +116,7 @@ fn advice(code: Code) -> (&'static str, Fault, bool) {
     }
 }
 
-/// An error that the library did not name.
+/// No answer at all.
 pub(super) fn late(doing: &'static str, topic: &str, waited: Duration) -> SinkError {
     SinkError::Topic {
         doing,
@@ -134,28 +135,34 @@ pub(super) fn ensure_topic(
     create: Option<CreateTopic>,
     config: &[(&str, &str)],
 ) -> Result<(), SinkError> {
-    let admin: AdminClient<Logs> =
-        rdkafka::config::FromClientConfigAndContext::from_config_and_context(&options.client(), Logs)
-            .map_err(|error| refused("open", topic, &error))?;
-    let refusal = create.and_then(|create| create_topic(&admin, topic, create, config).err());
+    let admin: AdminClient<Logs> = AdminClient::from_config_and_context(&options.client(), Logs)
+        .map_err(|error| refused("open", topic, &error))?;
+    let wait = options.patience();
+    let wanted = create.filter(|_| !exists(options, topic));
+    let refusal = wanted.and_then(|create| create_topic(&admin, topic, create, config, wait).err());
     let started = Instant::now();
     loop {
-        let error = match missing(&admin, topic) {
-            None => return Ok(()),
-            Some(error) => error,
-        };
+        let Some(error) = missing(&admin, topic, wait) else { return Ok(()) };
         // A topic that a broker makes when asked for it is unknown for a moment. Whatever stood in the way of creating it says more.
-        let wait = if refusal.is_some() { Duration::ZERO } else { REQUEST_TIMEOUT };
-        if started.elapsed() >= wait.min(patience(&error)) {
+        let wait = if refusal.is_some() { Duration::ZERO } else { wait.min(patience(&error)) };
+        if started.elapsed() >= wait {
             return Err(refused("open", topic, refusal.as_ref().unwrap_or(&error)));
         }
         thread::sleep(TOPIC_PAUSE);
     }
 }
 
+/// Whether `topic` is there. Only a consumer can ask without making it.
+fn exists(options: &KafkaOptions, topic: &str) -> bool {
+    let consumer = BaseConsumer::from_config_and_context(&options.consumer("read_uncommitted"), Logs);
+    let ask = |consumer: BaseConsumer<Logs>| consumer.fetch_metadata(Some(topic), options.patience());
+    let metadata = consumer.and_then(ask);
+    metadata.is_ok_and(|metadata| metadata.topics().iter().any(|found| found.error().is_none()))
+}
+
 /// What is missing for `topic` to be written to.
-fn missing(admin: &AdminClient<Logs>, topic: &str) -> Option<KafkaError> {
-    let metadata = match admin.inner().fetch_metadata(Some(topic), REQUEST_TIMEOUT) {
+fn missing(admin: &AdminClient<Logs>, topic: &str, wait: Duration) -> Option<KafkaError> {
+    let metadata = match admin.inner().fetch_metadata(Some(topic), wait) {
         Ok(metadata) => metadata,
         Err(error) => return Some(error),
     };
@@ -176,7 +183,7 @@ fn patience(error: &KafkaError) -> Duration {
     match error.rdkafka_error_code() {
         Some(Code::UnknownTopic | Code::UnknownTopicOrPartition) => Duration::from_secs(5),
         Some(Code::TopicAuthorizationFailed | Code::InvalidTopic | Code::Authentication) => Duration::ZERO,
-        _ => REQUEST_TIMEOUT,
+        _ => Duration::MAX,
     }
 }
 
@@ -185,12 +192,13 @@ fn create_topic(
     topic: &str,
     create: CreateTopic,
     config: &[(&str, &str)],
+    wait: Duration,
 ) -> Result<(), KafkaError> {
     let default = |number: Option<u16>| number.map_or(-1, i32::from);
     let replication = TopicReplication::Fixed(default(create.replication));
     let mut new = NewTopic::new(topic, default(create.partitions), replication);
     new.config = config.to_vec();
-    let limit = Some(REQUEST_TIMEOUT);
+    let limit = Some(wait);
     let options = AdminOptions::new().request_timeout(limit).operation_timeout(limit);
     let code = match block_on(admin.create_topics([&new], &options)) {
         Ok(results) => results.into_iter().find_map(Result::err).map(|(_, code)| code),

@@ -158,12 +158,7 @@ fn hopeless(error: &KafkaError) -> bool {
     matches!(error, KafkaError::MessageConsumptionFatal(_))
         || matches!(
             error.rdkafka_error_code(),
-            Some(
-                Code::TopicAuthorizationFailed
-                    | Code::GroupAuthorizationFailed
-                    | Code::Authentication
-                    | Code::Fatal
-            )
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed | Code::Authentication | Code::Fatal)
         )
 }
 

@@ -58,7 +58,14 @@ impl Broker {
     pub fn topic(&self, table: &str) -> String {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a clock after 1970");
-        format!("{table}-{}-{}-{}", since.as_millis(), process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let topic = format!("{table}-{}-{}-{next}", since.as_millis(), process::id());
+        if let Some(mock) = &self.mock {
+            // It knows no request for making topics, and takes half a minute to say so.
+            mock.create_topic(&topic, 3, 1).expect("a topic");
+            mock.create_topic(&format!("whisperer.engagement.{topic}.commits"), 1, 1).expect("a topic");
+        }
+        topic
     }
 
     pub fn options(&self, topic: &str, worker: u32, workers: u32) -> KafkaOptions {

@@ -99,10 +99,12 @@ fn passing_errors_heal() {
     sink.write(rows(0..500)).expect("rows");
     sink.flush().expect("acknowledged");
     assert_eq!(broker.read(&topic).len(), 500);
-    let (mut sink, outbox) = outbox(&broker.options(&broker.topic("other"), 0, 1));
+    let topic = broker.topic("decisions");
+    let (mut sink, outbox) = outbox(&broker.options(&topic, 0, 1));
     mock.request_errors(Api::AddPartitionsToTxn, &[Answer::RD_KAFKA_RESP_ERR_CONCURRENT_TRANSACTIONS]);
     mock.request_errors(Api::EndTxn, &[Answer::RD_KAFKA_RESP_ERR_COORDINATOR_LOAD_IN_PROGRESS]);
     publish(&mut sink, 1, &outbox).expect("published");
+    assert_eq!(broker.read(&topic).len(), 10);
 }
 
 /// Goal: a message that is refused for good is an error of `write` or `flush` that says what to do, and the sink does nothing more.
@@ -182,9 +184,13 @@ fn brokers_that_stay_away() {
 fn transactions_that_are_given_up() {
     let broker = Broker::mock();
     let mock = broker.mock.as_ref().expect("a mock");
-    let (mut sink, outbox) = outbox(&broker.options(&broker.topic("decisions"), 0, 1));
+    let topic = broker.topic("decisions");
+    let (mut sink, outbox) = outbox(&broker.options(&topic, 0, 1));
+    mock.request_errors(Api::AddPartitionsToTxn, &[Answer::RD_KAFKA_RESP_ERR_OPERATION_NOT_ATTEMPTED]);
+    publish(&mut sink, 1, &outbox).expect("published at the second attempt");
+    assert_eq!(broker.read(&topic).len(), 10);
     mock.request_errors(Api::AddPartitionsToTxn, &[Answer::RD_KAFKA_RESP_ERR_TOPIC_AUTHORIZATION_FAILED]);
-    let error = publish(&mut sink, 1, &outbox).expect_err("no right to write");
+    let error = publish(&mut sink, 2, &outbox).expect_err("no right to write");
     assert!(error.to_string().contains("right to write"), "{error}");
     let (mut sink, outbox) = self::outbox(&broker.options(&broker.topic("decisions"), 0, 1));
     mock.request_errors(Api::EndTxn, &[Answer::RD_KAFKA_RESP_ERR_PRODUCER_FENCED]);
@@ -198,7 +204,7 @@ fn transactions_that_are_given_up() {
 fn nothing_to_write_to() {
     let broker = Broker::start();
     let nowhere = KafkaOptions { brokers: "127.0.0.1:1".into(), ..broker.options("nowhere", 0, 1) };
-    let nowhere = with(nowhere, &[("socket.connection.setup.timeout.ms", "1000")]);
+    let nowhere = with(nowhere, &[("socket.timeout.ms", "2000"), ("socket.connection.setup.timeout.ms", "1000")]);
     let error = KafkaLog::open(sample_schema(), &KafkaOptions { create: None, ..nowhere }).expect_err("no broker");
     assert!(error.to_string().contains("are the brokers up"), "{error}");
     let wrong = with(broker.options("wrong", 0, 1), &[("linger.msec", "5")]);
