@@ -12,6 +12,8 @@ use crate::source::{RawRecord, SourceError};
 
 #[cfg(feature = "registry")]
 use super::registry::Framed;
+#[cfg(feature = "registry")]
+use crate::source::Payload;
 
 /// Why a record gives no event.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,10 +40,12 @@ pub(super) enum Unread {
     /// The envelope lacks what tells how to read the rest.
     Missing(String),
     /// Its schema is unknown or broken, so that nothing of it can be read.
+    #[cfg(feature = "registry")]
     NoSchema(String),
     /// The slots are filled, but the record breaks its schema; what is missing or no time counts before that.
     BreaksSchema(String),
     /// The registry does not answer.
+    #[cfg(feature = "registry")]
     Failed(RegistryError),
 }
 
@@ -57,7 +61,10 @@ impl From<Unread> for ReadError {
         match unread {
             Unread::Invalid(detail) => Rejection::new(Reason::InvalidJson, detail).into(),
             Unread::Missing(detail) => Rejection::new(Reason::MissingField, detail).into(),
-            Unread::NoSchema(detail) | Unread::BreaksSchema(detail) => Rejection::new(Reason::Schema, detail).into(),
+            Unread::BreaksSchema(detail) => Rejection::new(Reason::Schema, detail).into(),
+            #[cfg(feature = "registry")]
+            Unread::NoSchema(detail) => Rejection::new(Reason::Schema, detail).into(),
+            #[cfg(feature = "registry")]
             Unread::Failed(error) => ReadError::Failed(Box::new(error)),
         }
     }
@@ -95,12 +102,12 @@ impl Decoder {
     }
 
     /// Whether a record of white space is no record at all. In formats that are no text, only one without any content is.
-    pub(super) fn is_blank(&self, raw: &RawRecord<'_>, bytes: &[u8]) -> bool {
+    pub(super) fn is_blank(&self, raw: &RawRecord<'_>) -> bool {
         match self {
             Decoder::Json | Decoder::Segment(_) => true,
             Decoder::CloudEvents(_) => !CloudEvents::is_binary(raw.headers),
             #[cfg(feature = "registry")]
-            Decoder::Framed(_) => bytes.is_empty(),
+            Decoder::Framed(_) => matches!(raw.payload, Payload::Json([])),
         }
     }
 

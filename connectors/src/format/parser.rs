@@ -140,7 +140,7 @@ impl EventReader {
         if length > self.options.event_bytes_max || matches!(raw.payload, Payload::TooLarge { .. }) {
             return Err(too_large(length, self.options.event_bytes_max).into());
         }
-        if is_blank(bytes) && self.decoder.is_blank(raw, bytes) {
+        if is_blank(bytes) && self.decoder.is_blank(raw) {
             return Ok(None);
         }
         // The slots borrow from this record, so their vector travels through under its lifetime.

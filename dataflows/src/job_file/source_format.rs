@@ -91,7 +91,7 @@ fn read_mapping(section: &Section<'_>, name: Name) -> Option<Mapping> {
 
 fn read_registry(value: &Value<'_>) -> Option<RegistryOptions> {
     let section = value.section(&shape::REGISTRY)?;
-    let url = section.require("url").and_then(|v| read_url(&v))?;
+    let url = section.require("url").and_then(|v| read_url(&v));
     let user = section.get("user").and_then(|v| v.text()).map(|v| v.value);
     let (password, variable) = (section.get("password"), section.get("password_env"));
     for value in [&password, &variable].into_iter().flatten().filter(|_| section.get("user").is_none()) {
@@ -107,7 +107,7 @@ fn read_registry(value: &Value<'_>) -> Option<RegistryOptions> {
         span.and_then(|span| u64::try_from(span.value).ok()).map_or(default, Duration::from_micros)
     };
     Some(RegistryOptions {
-        url,
+        url: url?,
         user,
         password: password.or(variable),
         timeout: span("timeout", RegistryOptions::TIMEOUT),

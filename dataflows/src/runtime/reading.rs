@@ -386,6 +386,10 @@ pub(super) fn read_source<'scope>(
                 return activator.activate_after(if reading.pace.live.is_some() { WAIT_LIVE } else { WAIT });
             }
             let more = reading.read(Epoch(epoch));
+            if reading.shared.failed.borrow().is_some() {
+                // The run ends before this epoch: what was read of it is not handed on, and no input seems to have ended.
+                return;
+            }
             read = Some(epoch);
             if reading.pace.live.is_some() && !reading.batch.is_empty() {
                 reading.in_flight.push_back(epoch);

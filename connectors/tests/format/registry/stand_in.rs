@@ -128,7 +128,7 @@ fn answer(path: &str, schemas: &[Value]) -> (u16, String) {
     let parts: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').collect();
     let missing = |code: u16, message: String| (404, json!({"error_code": code, "message": message}).to_string());
     match parts[..] {
-        ["", "schemas", "ids", id] => match schemas.iter().find(|schema| schema["id"].to_string() == id) {
+        ["", "schemas", "ids", id] => match schemas.iter().find(|schema| schema["id"].as_u64() == id.parse().ok()) {
             Some(schema) => (200, registered(schema, &["schemaType", "schema", "references", "subject", "version"])),
             None => missing(40_403, format!("Schema {id} not found")),
         },
@@ -138,8 +138,9 @@ fn answer(path: &str, schemas: &[Value]) -> (u16, String) {
         }
         ["", "subjects", subject, "versions", version] => {
             let subject = subject.replace("%2F", "/");
-            let found =
-                schemas.iter().find(|schema| schema["subject"] == subject && schema["version"].to_string() == version);
+            let found = schemas
+                .iter()
+                .find(|schema| schema["subject"] == subject && schema["version"].as_u64() == version.parse().ok());
             match found {
                 Some(schema) => {
                     (200, registered(schema, &["id", "schemaType", "schema", "references", "subject", "version"]))
