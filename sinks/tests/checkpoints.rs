@@ -142,7 +142,10 @@ fn a_fenced_generation_changes_nothing() {
         job.checkpoint(&mut lake, 10).expect("checkpoint");
 
         let before = names_below(folder.path());
+        let commits = || files_below(&folder.path().join("decisions/_delta_log"), "json").len();
+        let known = commits();
         stopped.lake.publish(&last).expect("it is done already");
+        assert_eq!(commits(), known, "the log knows the commit, and takes it once");
         job.stage(&mut stopped, 10).expect("nobody looks there");
         job.assert_whole("after the stopped one has gone on");
         assert_eq!(names_below(folder.path()), before);
