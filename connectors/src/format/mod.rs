@@ -14,6 +14,7 @@ mod members;
 mod parser;
 mod plan;
 mod scan;
+mod shapes;
 mod time;
 
 use whisperer_schemas::Micros;

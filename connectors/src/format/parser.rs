@@ -11,7 +11,7 @@ use whisperer_schemas::{Micros, Position, time::parse_rfc3339};
 
 use super::{
     FormatOptions, Reason, Rejection,
-    capture::{Captured, capture},
+    capture::{Captured, Scratch, capture},
     check::{Candidate, Identity, shown},
     mapping::From,
     plan::{Found, Plan},
@@ -79,7 +79,7 @@ pub struct EventReader {
     clamped: u64,
     slots: Vec<Captured<'static>>,
     values: Vec<FieldValue<'static>>,
-    scratch: String,
+    scratch: Scratch,
     own_id: String,
 }
 
@@ -106,7 +106,7 @@ impl EventReader {
             clamped: 0,
             slots: Vec::new(),
             values: Vec::new(),
-            scratch: String::new(),
+            scratch: Scratch::default(),
             own_id: String::new(),
         })
     }
@@ -165,7 +165,7 @@ impl EventReader {
         slots: &[Captured<'_>],
         each: impl FnOnce(&EventView<'_>) -> R,
     ) -> Result<R, Rejection> {
-        let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch };
+        let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch.texts };
         candidate.required()?;
         let time = event_time(&candidate, &mut self.times)?;
         let identity = candidate.identity()?;
