@@ -12,7 +12,7 @@ use std::{
 use whisperer_connectors::{EpochSize, file::FileSource};
 use whisperer_dataflows::{
     job_file::{self, Overrides, SinkSettings, SourceSettings},
-    runtime::{Outputs, Progress, Run},
+    runtime::{Outputs, Run},
 };
 use whisperer_operators::job::CompiledJob;
 use whisperer_sinks::Existing;
@@ -34,13 +34,8 @@ fn decisions(case: &Path, workers: usize, epoch_size: EpochSize) -> String {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let path = folder.path().join("decisions.ndjson");
     let run = Run {
-        job: Arc::new(job),
-        source: Arc::new(FileSource::new(options).expect("the input is there")),
-        format: file.format,
-        outputs: Outputs::new(vec![SinkSettings::File { path: path.clone() }], Vec::new(), Existing::Refuse),
         workers,
-        pin: false,
-        progress: Arc::new(Progress::default()),
+        ..Run::new(Arc::new(job), Arc::new(FileSource::new(options).expect("the input is there")), file.format, Outputs::new(vec![SinkSettings::File { path: path.clone() }], Existing::Refuse, String::new()))
     };
     run.execute().unwrap_or_else(|error| panic!("{}: {error}", case.display()));
     let text = fs::read_to_string(path).unwrap_or_default();

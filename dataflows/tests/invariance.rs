@@ -19,7 +19,7 @@ use whisperer_connectors::{
 };
 use whisperer_dataflows::{
     job_file::{self, JobFile, Overrides},
-    runtime::{Outputs, Progress, Run, RunReport},
+    runtime::{Outputs, Run, RunReport},
 };
 use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::{Row, TableSchema, row_hash, time::HOUR};
@@ -172,13 +172,8 @@ fn files(path: &Path, epoch_size: EpochSize) -> Arc<dyn Source> {
 /// Runs without keeping rows: the digests say all.
 fn report(file: &JobFile, job: &Arc<CompiledJob>, source: Arc<dyn Source>, workers: usize) -> RunReport {
     let run = Run {
-        job: job.clone(),
-        source,
-        format: file.format.clone(),
-        outputs: Outputs::default(),
         workers,
-        pin: false,
-        progress: Arc::new(Progress::default()),
+        ..Run::new(job.clone(), source, file.format.clone(), Outputs::default())
     };
     run.execute().unwrap_or_else(|error| panic!("the run failed: {error}")).0
 }

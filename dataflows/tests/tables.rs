@@ -16,12 +16,12 @@ use whisperer_connectors::{
 };
 use whisperer_dataflows::{
     job_file::{self, JobFile, Overrides, SinkSettings},
-    runtime::{Outputs, Progress, Run, RunError, RunReport},
+    runtime::{Outputs, Run, RunError, RunReport},
 };
 use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::{Epoch, TableSchema};
 use whisperer_sinks::{
-    Existing, Lake, LakeOptions, RunId, RunManifest, SinkError, digest_of_table, manifest, read_table,
+    Existing, RunManifest, SinkError, digest_of_table, manifest, read_table,
 };
 
 /// The engagement job, its sinks in `folder`.
@@ -45,31 +45,27 @@ fn generator() -> Arc<dyn Source> {
     Arc::new(GeneratorSource::new(options).expect("the options are valid"))
 }
 
-fn outputs(file: &JobFile, job: &CompiledJob, run: &str, existing: Existing) -> Result<Outputs, SinkError> {
-    let root = file.sinks.iter().find_map(|sink| match sink {
-        SinkSettings::Parquet { path, .. } => Some(path.clone()),
-        _ => None,
-    });
-    let (root, run) = (root.expect("the job writes into a lake"), RunId::new(run).expect("the name is plain"));
-    let lake = Lake::open(LakeOptions { existing, ..LakeOptions::new(&root, &job.name, job.version, run) })?;
-    Ok(Outputs::new(file.sinks.clone(), vec![lake], existing))
-}
-
 /// Runs the job into its lake, to the manifest.
 fn run_into(folder: &Path, name: &str, source: Arc<dyn Source>, workers: usize) -> Result<RunReport, RunError> {
+    run_over(Existing::Replace, folder, name, (source, workers))
+}
+
+/// The same, with a choice what becomes of earlier output.
+fn run_over(
+    existing: Existing,
+    folder: &Path,
+    name: &str,
+    (source, workers): (Arc<dyn Source>, usize),
+) -> Result<RunReport, RunError> {
     let (file, job) = engagement(folder);
-    let outputs = outputs(&file, &job, name, Existing::Replace)?;
+    let outputs = Outputs::new(file.sinks.clone(), existing, String::new());
     let run = Run {
-        job: job.clone(),
-        source,
-        format: file.format.clone(),
-        outputs,
+        name: name.to_owned(),
         workers,
-        pin: false,
-        progress: Arc::new(Progress::default()),
+        ..Run::new(job.clone(), source, file.format.clone(), outputs)
     };
     let (report, outputs) = run.execute()?;
-    outputs.finish(&report.manifest(name, &job, &file.spec.fingerprint()))?;
+    outputs.finish(&report.manifest(&job, &file.spec.fingerprint()))?;
     Ok(report)
 }
 
@@ -168,7 +164,8 @@ fn a_new_run_takes_the_place_of_the_old_one() {
         assert_eq!(digest_of_table(&lake, &job.name, &table).expect("readable"), second.digests[table.name]);
     }
     assert!(files(&lake).keys().all(|path| !path.to_string_lossy().contains("part-one-")));
-    assert!(matches!(outputs(&file, &job, "three", Existing::Refuse), Err(SinkError::Occupied { .. })));
+    let refused = run_over(Existing::Refuse, folder.path(), "three", (source(), 1));
+    assert!(matches!(refused, Err(RunError::Sink(SinkError::Occupied { .. }))));
 }
 
 /// A source that breaks after some epochs, on one worker or on all.

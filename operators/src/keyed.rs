@@ -55,12 +55,14 @@ const SLICE_STATES: usize = 2048;
 /// What an instance of the operator tells its worker, besides its rows.
 #[derive(Debug, Default)]
 pub struct KeyedReport {
-    /// What happened so far; filled once the input has ended.
+    /// What happened so far; the numbers of keys and bytes once the input has ended.
     pub counts: Counts,
     /// The global watermark.
     pub watermark: Option<Micros>,
     /// Epochs that were applied.
     pub epochs: u64,
+    /// The last of them.
+    pub applied: Option<u64>,
     /// Why the operator cannot go on; the run has to end then.
     pub failed: Option<ColdFailed>,
 }
@@ -445,7 +447,10 @@ impl KeyedOperator {
                 }
             }
         }
-        self.report.borrow_mut().epochs += 1;
+        let mut report = self.report.borrow_mut();
+        report.epochs += 1;
+        report.applied = Some(epoch);
+        report.counts.clone_from(self.keys.numbers());
     }
 
     /// Fires a slice of the timers due at or before the watermark; true if there may be more.

@@ -6,7 +6,8 @@
 
 use super::{
     members::{Members, UNWANTED},
-    scan::{Fault, Number, Scanner, Text},
+    scan::{Number, Scanner, mark},
+    shapes::Shapes,
 };
 
 /// Arrays and objects inside one another that a record may have; deeper ones are invalid. It bounds the stack.
@@ -35,6 +36,15 @@ pub(super) enum Captured<'a> {
     Object,
 }
 
+/// What a walk writes besides the slots; reused from record to record.
+#[derive(Debug, Default)]
+pub(super) struct Scratch {
+    /// Texts with escapes.
+    pub(super) texts: String,
+    marks: Vec<u64>,
+    pub(super) shapes: Shapes,
+}
+
 /// Reads `json` and fills `slots`, one for each member.
 ///
 /// # Errors
@@ -43,36 +53,74 @@ pub(super) fn capture<'a>(
     json: &'a [u8],
     members: &Members,
     slots: &mut Vec<Captured<'a>>,
-    scratch: &mut String,
+    scratch: &mut Scratch,
 ) -> Result<(), String> {
-    empty(members, slots, scratch);
-    capture_below(0, json, members, slots, scratch)
+    let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
+    let Scratch { texts, marks, shapes } = scratch;
+    mark(json, marks);
+    texts.clear();
+    slots.clear();
+    slots.resize(members.slots(), Captured::Absent);
+    let mut scan = Scanner { text, bytes: json, marks, scratch: texts, fault: ("", 0) };
+    let awake = shapes.is_awake();
+    if awake && shapes.follow(&mut scan, slots) {
+        return Ok(());
+    }
+    scan.scratch.clear();
+    slots.fill(Captured::Absent);
+    let mut walk = Walk { members, slots, scan };
+    let end = walk.record(0);
+    let (what, at) = walk.scan.fault;
+    if end.is_none() {
+        return Err(format!("{what} at byte {at}"));
+    }
+    if awake {
+        shapes.learn(&mut walk.scan, members);
+    }
+    Ok(())
+}
+
+/// [`capture`] without the shapes of earlier records, where only texts are kept between records.
+pub(super) fn capture_plain<'a>(
+    json: &'a [u8],
+    members: &Members,
+    slots: &mut Vec<Captured<'a>>,
+    texts: &mut String,
+) -> Result<(), String> {
+    empty(members, slots, texts);
+    capture_below(0, json, members, slots, texts)
 }
 
 /// Makes the slots of a record that holds nothing yet.
-pub(super) fn empty(members: &Members, slots: &mut Vec<Captured<'_>>, scratch: &mut String) {
+pub(super) fn empty(members: &Members, slots: &mut Vec<Captured<'_>>, texts: &mut String) {
     slots.clear();
     slots.resize(members.slots(), Captured::Absent);
-    scratch.clear();
+    texts.clear();
 }
 
 /// Reads `json` as the object of the member in `slot`; the other slots stay as they are.
 ///
 /// # Errors
 /// Where `json` is not one valid object: what is wrong, in one line.
-#[inline]
 pub(super) fn capture_below<'a>(
     slot: u16,
     json: &'a [u8],
     members: &Members,
     slots: &mut [Captured<'a>],
-    scratch: &mut String,
+    texts: &mut String,
 ) -> Result<(), String> {
     let text = std::str::from_utf8(json).map_err(|error| error.to_string())?;
-    let mut walk = Walk { members, slots, scan: Scanner { text, at: 0, scratch } };
-    walk.record(slot).map_err(|fault| format!("{} at byte {}", fault.what, fault.at))
+    let mut marks = Vec::new();
+    mark(json, &mut marks);
+    let scan = Scanner { text, bytes: json, marks: &marks, scratch: texts, fault: ("", 0) };
+    let mut walk = Walk { members, slots, scan };
+    let end = walk.record(slot);
+    let (what, at) = walk.scan.fault;
+    end.map(drop).ok_or_else(|| format!("{what} at byte {at}"))
 }
 
+/// A walk. Its steps take the place at which they begin and give the one behind what they went over, none where something is wrong, so
+/// that the place stays in a register.
 struct Walk<'w, 'a> {
     members: &'w Members,
     slots: &'w mut [Captured<'a>],
@@ -81,31 +129,35 @@ struct Walk<'w, 'a> {
 
 impl<'a> Walk<'_, 'a> {
     /// The whole text: one object and white space.
-    fn record(&mut self, slot: u16) -> Result<(), Fault> {
-        if self.scan.peek_token() != Some(b'{') {
-            return Err(self.scan.fault("not an object"));
+    fn record(&mut self, slot: u16) -> Option<usize> {
+        let (at, byte) = self.scan.token(0);
+        if byte != b'{' {
+            return self.scan.fault("not an object", at);
         }
-        self.object(slot, DEPTH_MAX)?;
-        match self.scan.peek_token() {
-            Some(_) => Err(self.scan.fault("more than one value")),
-            None => Ok(()),
-        }
+        let end = self.object(at, slot, DEPTH_MAX)?;
+        let (at, _) = self.scan.token(end);
+        if at < self.scan.bytes.len() { self.scan.fault("more than one value", at) } else { Some(at) }
     }
 
     /// A value of the member in `slot`, which may hold as many arrays and objects inside one another as `depth` says.
-    fn value(&mut self, slot: u16, depth: u8) -> Result<(), Fault> {
-        let captured = match self.scan.peek_token() {
-            Some(b'"') => return self.string(slot),
-            Some(b'-' | b'0'..=b'9') => self.number()?,
-            Some(b'{') => return self.object(slot, depth),
-            Some(b'[') => return self.array(slot, depth),
-            Some(b't') => self.scan.literal("true").map(|()| Captured::Bool(true))?,
-            Some(b'f') => self.scan.literal("false").map(|()| Captured::Bool(false))?,
-            Some(b'n') => self.scan.literal("null").map(|()| Captured::Null)?,
-            _ => return Err(self.scan.fault("not a value")),
+    #[inline]
+    fn value(&mut self, at: usize, slot: u16, depth: u8) -> Option<usize> {
+        let (at, byte) = self.scan.token(at);
+        if byte == b'"' { self.string(at, slot) } else { self.other_value(at, byte, slot, depth) }
+    }
+
+    fn other_value(&mut self, at: usize, byte: u8, slot: u16, depth: u8) -> Option<usize> {
+        let (end, captured) = match byte {
+            b'-' | b'0'..=b'9' => self.number(at)?,
+            b'{' => return self.object(at, slot, depth),
+            b'[' => return self.array(at, slot, depth),
+            b't' => (self.scan.literal(at, b"true")?, Captured::Bool(true)),
+            b'f' => (self.scan.literal(at, b"false")?, Captured::Bool(false)),
+            b'n' => (self.scan.literal(at, b"null")?, Captured::Null),
+            _ => return self.scan.fault("not a value", at),
         };
         self.set(slot, captured);
-        Ok(())
+        Some(end)
     }
 
     #[inline]
@@ -116,99 +168,140 @@ impl<'a> Walk<'_, 'a> {
     }
 
     #[inline]
-    fn string(&mut self, slot: u16) -> Result<(), Fault> {
-        match self.scan.string()? {
-            // Where nobody wants it, the slice is not even made.
-            Text::Plain(..) | Text::Escaped(..) if slot == UNWANTED => {}
-            Text::Plain(start, end) => self.set(slot, Captured::Text(&self.scan.text[start..end])),
-            Text::Escaped(start, end) => self.set(slot, Captured::Escaped(start, end)),
+    fn string(&mut self, at: usize, slot: u16) -> Option<usize> {
+        let (start, end) = (at + 1, self.scan.special(at + 1));
+        if !self.scan.is_quote(end) {
+            return self.escaped_string(at, slot);
         }
-        Ok(())
+        // Where nobody wants it, the slice is not even made.
+        if slot != UNWANTED {
+            self.slots[usize::from(slot)] = Captured::Text(&self.scan.text[start..end]);
+        }
+        Some(end + 1)
     }
 
-    fn number(&mut self) -> Result<Captured<'a>, Fault> {
-        Ok(match self.scan.number()? {
+    #[inline(never)]
+    fn escaped_string(&mut self, at: usize, slot: u16) -> Option<usize> {
+        if slot == UNWANTED {
+            return self.scan.skip_escaped(at);
+        }
+        let (end, from) = self.scan.escaped(at)?;
+        self.set(slot, Captured::Escaped(from, self.scan.scratch.len()));
+        Some(end)
+    }
+
+    #[inline]
+    fn number(&mut self, at: usize) -> Option<(usize, Captured<'a>)> {
+        let (end, number) = self.scan.number(at)?;
+        let captured = match number {
             Number::Unsigned(number) => Captured::Unsigned(number),
             Number::Signed(number) => Captured::Signed(number),
             Number::Float(number) => Captured::Float(number),
-            Number::Long(start) => {
-                let text = &self.scan.text[start..self.scan.at];
+            Number::Long => {
+                let text = &self.scan.text[at..end];
                 match text.parse() {
                     Ok(number) if f64::is_finite(number) => Captured::Integer(text),
-                    _ => return Err(self.scan.fault("a number beyond the range of f64")),
+                    _ => return self.scan.fault("a number beyond the range of f64", end),
                 }
             }
-        })
-    }
-
-    fn array(&mut self, slot: u16, depth: u8) -> Result<(), Fault> {
-        let depth = self.enter(depth)?;
-        self.set(slot, Captured::Array);
-        if self.scan.peek_token() == Some(b']') {
-            self.scan.at += 1;
-            return Ok(());
-        }
-        loop {
-            self.value(UNWANTED, depth)?;
-            match self.scan.peek_token() {
-                Some(b',') => self.scan.at += 1,
-                Some(b']') => break,
-                _ => return Err(self.scan.fault("neither , nor ] after an element")),
-            }
-        }
-        self.scan.at += 1;
-        Ok(())
-    }
-
-    fn object(&mut self, slot: u16, depth: u8) -> Result<(), Fault> {
-        let depth = self.enter(depth)?;
-        self.set(slot, Captured::Object);
-        let wanted = if slot != UNWANTED && self.members.has_children(slot) { slot } else { UNWANTED };
-        if self.scan.peek_token() == Some(b'}') {
-            self.scan.at += 1;
-            return Ok(());
-        }
-        loop {
-            let member = self.name(wanted)?;
-            if self.scan.peek_token() != Some(b':') {
-                return Err(self.scan.fault("no : after a name"));
-            }
-            self.scan.at += 1;
-            self.value(member, depth)?;
-            match self.scan.peek_token() {
-                Some(b',') => self.scan.at += 1,
-                Some(b'}') => break,
-                _ => return Err(self.scan.fault("neither , nor } after a member")),
-            }
-        }
-        self.scan.at += 1;
-        Ok(())
-    }
-
-    /// Goes past the bracket of an array or object.
-    fn enter(&mut self, depth: u8) -> Result<u8, Fault> {
-        let below =
-            depth.checked_sub(1).ok_or_else(|| self.scan.fault("more than 128 arrays and objects inside one another"));
-        self.scan.at += 1;
-        below
-    }
-
-    /// A member's name in the object of slot `object`; gives the member's slot.
-    #[inline]
-    fn name(&mut self, object: u16) -> Result<u16, Fault> {
-        if self.scan.peek_token() != Some(b'"') {
-            return Err(self.scan.fault("not a name"));
-        }
-        let text = self.scan.string()?;
-        let member = match text {
-            _ if object == UNWANTED => UNWANTED,
-            Text::Plain(start, end) => self.members.child(object, &self.scan.text[start..end]),
-            Text::Escaped(start, end) => self.members.child(object, &self.scan.scratch[start..end]),
         };
+        Some((end, captured))
+    }
+
+    fn array(&mut self, at: usize, slot: u16, depth: u8) -> Option<usize> {
+        let depth = self.enter(at, depth)?;
+        self.set(slot, Captured::Array);
+        let (mut at, byte) = self.scan.token(at + 1);
+        if byte == b']' {
+            return Some(at + 1);
+        }
+        loop {
+            let end = self.value(at, UNWANTED, depth)?;
+            let (next, byte) = self.scan.token(end);
+            match byte {
+                b',' => at = next + 1,
+                b']' => return Some(next + 1),
+                _ => return self.scan.fault("neither , nor ] after an element", next),
+            }
+        }
+    }
+
+    fn object(&mut self, at: usize, slot: u16, depth: u8) -> Option<usize> {
+        let depth = self.enter(at, depth)?;
+        self.set(slot, Captured::Object);
+        if slot != UNWANTED && self.members.has_children(slot) {
+            self.members_of::<true>(at + 1, slot, depth)
+        } else {
+            self.members_of::<false>(at + 1, UNWANTED, depth)
+        }
+    }
+
+    /// The members of the object of a slot; where none of them is `WANTED`, their names are only checked.
+    #[inline]
+    fn members_of<const WANTED: bool>(&mut self, at: usize, slot: u16, depth: u8) -> Option<usize> {
+        let (mut at, mut byte) = self.scan.token(at);
+        if byte == b'}' {
+            return Some(at + 1);
+        }
+        loop {
+            if byte != b'"' {
+                return self.scan.fault("not a name", at);
+            }
+            let (end, member) = self.name::<WANTED>(at, slot)?;
+            let (colon, byte_there) = self.scan.token(end);
+            if byte_there != b':' {
+                return self.scan.fault("no : after a name", colon);
+            }
+            let end = self.value(colon + 1, member, depth)?;
+            let (comma, byte_there) = self.scan.token(end);
+            match byte_there {
+                b',' => (at, byte) = self.scan.token(comma + 1),
+                b'}' => return Some(comma + 1),
+                _ => return self.scan.fault("neither , nor } after a member", comma),
+            }
+        }
+    }
+
+    /// How many arrays and objects a value inside the one that begins here may hold.
+    #[inline]
+    fn enter(&mut self, at: usize, depth: u8) -> Option<u8> {
+        match depth.checked_sub(1) {
+            Some(below) => Some(below),
+            None => self.scan.fault("more than 128 arrays and objects inside one another", at),
+        }
+    }
+
+    /// A member's name in the object of slot `object`; gives the member's slot, too.
+    #[inline]
+    fn name<const WANTED: bool>(&mut self, at: usize, object: u16) -> Option<(usize, u16)> {
+        let (start, end) = (at + 1, self.scan.special(at + 1));
+        if !self.scan.is_quote(end) {
+            return self.escaped_name(at, object);
+        }
+        if !WANTED {
+            return Some((end + 1, UNWANTED));
+        }
+        let member = self.members.child(object, &self.scan.bytes[start..end]);
+        self.forget(member);
+        Some((end + 1, member))
+    }
+
+    #[cold]
+    fn escaped_name(&mut self, at: usize, object: u16) -> Option<(usize, u16)> {
+        if object == UNWANTED {
+            return self.scan.skip_escaped(at).map(|end| (end, UNWANTED));
+        }
+        let (end, from) = self.scan.escaped(at)?;
+        let member = self.members.child(object, &self.scan.scratch.as_bytes()[from..]);
+        self.forget(member);
+        Some((end, member))
+    }
+
+    /// Where a member is repeated, what the earlier one held is forgotten.
+    #[inline]
+    fn forget(&mut self, member: u16) {
         if member != UNWANTED && self.slots[usize::from(member)] != Captured::Absent {
-            // A repeated member: what the earlier one held is forgotten.
             self.slots[self.members.subtree(member)].fill(Captured::Absent);
         }
-        Ok(member)
     }
 }

@@ -6,7 +6,7 @@
 use whisperer_operators::intake::Field;
 
 use super::{
-    capture::{Captured, capture, capture_below, empty},
+    capture::{Captured, capture_below, capture_plain, empty},
     decode::Unread,
     members::{Members, UNWANTED},
     plan::{Draft, Feed, Plan, objects, path, same_path},
@@ -77,7 +77,7 @@ impl CloudEvents {
         scratch: &mut String,
     ) -> Result<(), Unread> {
         match mode(headers)? {
-            Mode::Structured => capture(bytes, members, slots, scratch)?,
+            Mode::Structured => capture_plain(bytes, members, slots, scratch)?,
             Mode::Binary => {
                 empty(members, slots, scratch);
                 attributes(headers, members, slots)?;
@@ -138,7 +138,7 @@ fn attributes<'a>(headers: Headers<'a>, members: &Members, slots: &mut [Captured
             None => continue,
         };
         let text = std::str::from_utf8(value).map_err(|_| format!("the header {:?} is not UTF-8", cut(header)))?;
-        let slot = members.child(0, name);
+        let slot = members.child(0, name.as_bytes());
         if slot != UNWANTED {
             slots[usize::from(slot)] = Captured::Text(text);
         }

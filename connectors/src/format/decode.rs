@@ -2,7 +2,7 @@
 
 use super::{
     Format, FormatOptions, Reason, Rejection,
-    capture::{Captured, capture},
+    capture::{Captured, Scratch, capture},
     cloudevents::CloudEvents,
     plan::Plan,
     registry::RegistryError,
@@ -119,17 +119,17 @@ impl Decoder {
         bytes: &'a [u8],
         plan: &Plan,
         slots: &mut Vec<Captured<'a>>,
-        scratch: &mut String,
+        scratch: &mut Scratch,
     ) -> Result<(), Unread> {
         match self {
             Decoder::Json => Ok(capture(bytes, &plan.members, slots, scratch)?),
             Decoder::Segment(segment) => {
                 capture(bytes, &plan.members, slots, scratch)?;
-                segment.derive(slots, scratch)
+                segment.derive(slots, &mut scratch.texts)
             }
-            Decoder::CloudEvents(events) => events.fill(raw.headers, bytes, &plan.members, slots, scratch),
+            Decoder::CloudEvents(events) => events.fill(raw.headers, bytes, &plan.members, slots, &mut scratch.texts),
             #[cfg(feature = "registry")]
-            Decoder::Framed(framed) => framed.fill(bytes, &plan.members, slots, scratch),
+            Decoder::Framed(framed) => framed.fill(bytes, &plan.members, slots, &mut scratch.texts),
         }
     }
 

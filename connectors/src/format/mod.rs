@@ -19,6 +19,7 @@ mod plan;
 pub mod registry;
 mod scan;
 mod segment;
+mod shapes;
 mod time;
 
 use whisperer_schemas::Micros;

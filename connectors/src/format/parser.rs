@@ -11,7 +11,7 @@ use whisperer_schemas::{Micros, Position, time::parse_rfc3339};
 
 use super::{
     FormatOptions, Reason, Rejection,
-    capture::Captured,
+    capture::{Captured, Scratch},
     check::{Candidate, Identity, shown},
     decode::{Decoder, ReadError, Unread},
     mapping::From,
@@ -86,7 +86,7 @@ pub struct EventReader {
     clamped: u64,
     slots: Vec<Captured<'static>>,
     values: Vec<FieldValue<'static>>,
-    scratch: String,
+    scratch: Scratch,
     own_id: String,
 }
 
@@ -113,7 +113,7 @@ impl EventReader {
             clamped: 0,
             slots: Vec::new(),
             values: Vec::new(),
-            scratch: String::new(),
+            scratch: Scratch::default(),
             own_id: String::new(),
         })
     }
@@ -158,7 +158,7 @@ impl EventReader {
         match raw.payload {
             Payload::Csv { header, cells, .. } => {
                 self.columns.fill(&self.plan, header, cells, bytes, slots)?;
-                self.decoder.complete(slots, &mut self.scratch)
+                self.decoder.complete(slots, &mut self.scratch.texts)
             }
             Payload::Json(_) | Payload::TooLarge { .. } => {
                 self.decoder.fill(raw, bytes, &self.plan, slots, &mut self.scratch)
@@ -170,7 +170,7 @@ impl EventReader {
     #[cold]
     fn unread(&mut self, unread: Unread, slots: &[Captured<'_>]) -> ReadError {
         if let Unread::BreaksSchema(_) = unread {
-            let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch };
+            let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch.texts };
             let before = candidate.required().and_then(|()| event_time(&candidate, &mut self.times));
             if let Err(rejection) = before {
                 return rejection.into();
@@ -186,7 +186,7 @@ impl EventReader {
         slots: &[Captured<'_>],
         each: impl FnOnce(&EventView<'_>) -> R,
     ) -> Result<R, Rejection> {
-        let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch };
+        let candidate = Candidate { plan: &self.plan, options: &self.options, slots, scratch: &self.scratch.texts };
         candidate.required()?;
         let time = event_time(&candidate, &mut self.times)?;
         let identity = candidate.identity()?;

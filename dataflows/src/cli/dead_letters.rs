@@ -197,7 +197,7 @@ fn absolute(path: &std::path::Path) -> anyhow::Result<PathBuf> {
 fn report(tally: &Tally, to: &std::path::Path, dry_run: bool) {
     let would = if dry_run { "would be put into" } else { "are in" };
     eprintln!("{} records {would} {}", grouped(tally.events as u64), to.display());
-    let mut left = |what: &str, count: u64| {
+    let left = |what: &str, count: u64| {
         if count > 0 {
             eprintln!("{:>12} {what}", grouped(count));
         }

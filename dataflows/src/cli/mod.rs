@@ -5,16 +5,17 @@ mod checkpoints;
 mod dead_letters;
 mod explain;
 mod generate;
+mod launch;
 mod plan;
 mod run;
 mod state;
 mod summary;
 mod terminal;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use whisperer_connectors::{Source, SourceError, file::FileSource, generator::GeneratorSource, kafka::KafkaOptions};
+use whisperer_connectors::{Source, SourceError, file::FileSource, generator::GeneratorSource, kafka::KafkaOptions, source::GlobalWatermark};
 use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::Micros;
 use whisperer_sinks::SinkError;
@@ -27,7 +28,7 @@ use crate::{
         OperationsError,
         logs::{self, Telling},
     },
-    runtime::RunError,
+    runtime::{GenerationTicks, RunError},
 };
 
 /// How the process ends.
@@ -181,23 +182,32 @@ fn load(path: &std::path::Path, overrides: &Overrides) -> Result<(JobFile, Compi
 }
 
 /// Opens the source of a job.
-fn open_source(settings: &SourceSettings) -> Result<std::sync::Arc<dyn Source>, SourceError> {
+/// What a source is opened with, besides its settings: whether it ends where it ends now, its tick log, and the global watermark.
+type Surroundings = (bool, Option<Arc<GenerationTicks>>, Arc<GlobalWatermark>);
+
+fn open_source(settings: &SourceSettings, surroundings: Surroundings) -> Result<Arc<dyn Source>, SourceError> {
     Ok(match settings {
-        SourceSettings::File(options) => std::sync::Arc::new(FileSource::new(options.clone())?),
-        SourceSettings::Generator(options) => std::sync::Arc::new(GeneratorSource::new(options.clone())?),
-        SourceSettings::Kafka(options) => open_kafka(options)?,
+        SourceSettings::File(options) => Arc::new(FileSource::new(options.clone())?),
+        SourceSettings::Generator(options) => Arc::new(GeneratorSource::new(options.clone())?),
+        SourceSettings::Kafka(options) => open_kafka(options, surroundings)?,
     })
 }
 
 #[cfg(feature = "kafka")]
-fn open_kafka(options: &KafkaOptions) -> Result<std::sync::Arc<dyn Source>, SourceError> {
-    use whisperer_connectors::kafka::{KafkaSource, Surroundings};
-    Ok(std::sync::Arc::new(KafkaSource::new(options.clone(), Surroundings::default())?))
+fn open_kafka(options: &KafkaOptions, surroundings: Surroundings) -> Result<Arc<dyn Source>, SourceError> {
+    use whisperer_connectors::kafka::KafkaSource;
+    let (until_end, ticks, watermark) = surroundings;
+    let options = KafkaOptions { until_end: options.until_end || until_end, ..options.clone() };
+    let mut around = whisperer_connectors::kafka::Surroundings { watermark, ..Default::default() };
+    if let Some(ticks) = ticks {
+        around.ticks = ticks;
+    }
+    Ok(Arc::new(KafkaSource::new(options, around)?))
 }
 
 /// Reading the job file has refused it already.
 #[cfg(not(feature = "kafka"))]
-fn open_kafka(options: &KafkaOptions) -> Result<std::sync::Arc<dyn Source>, SourceError> {
+fn open_kafka(options: &KafkaOptions, _: Surroundings) -> Result<Arc<dyn Source>, SourceError> {
     Err(SourceError::Settings(format!("the topic \"{}\" needs a build with `--features kafka`", options.topic)))
 }
 

@@ -1,20 +1,25 @@
 //! `whisperer run`: runs a job to the end of its input.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
 use whisperer_operators::job::CompiledJob;
-use whisperer_sinks::{Existing, Lake, LakeOptions, RunId, SinkError, TableLog};
+use whisperer_sinks::Existing;
 
 use crate::{
-    job_file::{JobFile, Overrides, SinkSettings},
+    job_file::Overrides,
     operations::{
         Cluster, RunFlags,
         logs::{self, Telling},
     },
-    runtime::{Outputs, Progress, Run, RunReport},
+    runtime::{Progress, RunError, RunReport},
 };
 
-use super::{Exit, Failure, JobArgument, load, open_source, summary, terminal::Watch};
+use super::{
+    Failure, JobArgument,
+    launch::{Launch, run_name},
+    load, summary,
+    terminal::Watch,
+};
 
 /// Arguments of `run`.
 #[derive(Debug, clap::Args)]
@@ -86,27 +91,30 @@ pub(super) fn run(arguments: &Arguments, telling: Telling) -> Result<(), Failure
         ..telling
     })?;
     let flags = flags(arguments)?;
-    refuse_what_is_not_wired(&flags)?;
     let fingerprint = file.spec.fingerprint();
     let job = Arc::new(job);
-    let source = open_source(&file.source)?;
-    let run_id = run_id()?;
-    let existing = if arguments.keep { Existing::Refuse } else { Existing::Replace };
-    let outputs = open_outputs(&file, &job, &run_id, existing)?;
     let progress = Arc::new(Progress::default());
-    let watch = Watch::start(progress.clone(), source.size());
-    let run = Run {
+    let launch = Launch {
+        file: &file,
         job: job.clone(),
-        source,
-        format: file.format.clone(),
-        outputs,
-        workers: flags.workers,
-        pin: flags.pin,
-        progress,
+        flags: &flags,
+        name: run_name(),
+        existing: if arguments.keep { Existing::Refuse } else { Existing::Replace },
+        progress: progress.clone(),
     };
-    let (report, outputs) = run.execute()?;
+    let run = launch.run()?;
+    let watch = Watch::start(progress, run.source.size());
+    let done = run.execute();
     drop(watch);
-    let manifests = outputs.finish(&report.manifest(run_id.as_str(), &job, &fingerprint))?;
+    let (report, outputs) = match done {
+        Err(error @ RunError::Finished { .. }) => {
+            eprintln!("{error}");
+            return Ok(());
+        }
+        done => done?,
+    };
+    // A run that was stopped goes on some day: its manifest is that of its last checkpoint.
+    let manifests = if report.finished { outputs.finish(&report.manifest(&job, &fingerprint))? } else { Vec::new() };
     show(arguments, &job, &report, &manifests);
     Ok(())
 }
@@ -126,21 +134,6 @@ fn flags(arguments: &Arguments) -> Result<RunFlags, Failure> {
     })
 }
 
-/// A flag that would do nothing is an error.
-fn refuse_what_is_not_wired(flags: &RunFlags) -> Result<(), Failure> {
-    let unwired = [
-        ("--process", flags.cluster.is_some()),
-        ("--restore", flags.restore.is_some()),
-        ("--until-end", flags.until_end),
-    ];
-    match unwired.into_iter().find(|(_, given)| *given) {
-        Some((flag, _)) => {
-            Err(Failure::Other(Exit::Invalid, anyhow::anyhow!("{flag} is not supported in this version")))
-        }
-        None => Ok(()),
-    }
-}
-
 fn show(arguments: &Arguments, job: &CompiledJob, report: &RunReport, manifests: &[PathBuf]) {
     if arguments.json {
         println!("{}", summary::json(job, report));
@@ -150,30 +143,4 @@ fn show(arguments: &Arguments, job: &CompiledJob, report: &RunReport, manifests:
     for manifest in manifests {
         eprintln!("manifest: {}", manifest.display());
     }
-}
-
-fn open_outputs(file: &JobFile, job: &CompiledJob, run: &RunId, existing: Existing) -> Result<Outputs, SinkError> {
-    // The sinks of a lake agree on its log; the job file was checked for it.
-    let roots: BTreeMap<&PathBuf, TableLog> = file
-        .sinks
-        .iter()
-        .filter_map(|sink| match sink {
-            SinkSettings::Parquet { path, log, .. } => Some((path, *log)),
-            SinkSettings::File { .. } | SinkSettings::Stdout | SinkSettings::Kafka(_) => None,
-        })
-        .collect();
-    let open = |(root, log): (&PathBuf, TableLog)| {
-        Lake::open(LakeOptions { existing, log, ..LakeOptions::new(root, &job.name, job.version, run.clone()) })
-    };
-    let lakes = roots.into_iter().map(open).collect::<Result<Vec<_>, _>>()?;
-    for lake in &lakes {
-        [&job.decisions, &job.profiles].into_iter().try_for_each(|table| lake.check(table))?;
-    }
-    Ok(Outputs::new(file.sinks.clone(), lakes, existing))
-}
-
-/// A name for this run: when it started, and which process it is.
-fn run_id() -> Result<RunId, SinkError> {
-    let now = jiff::Timestamp::now().strftime("%Y%m%dT%H%M%S%3f");
-    RunId::new(format!("{now}-{}", std::process::id()))
 }

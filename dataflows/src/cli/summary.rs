@@ -102,7 +102,7 @@ pub fn grouped(number: u64) -> String {
 
 /// The summary for programs.
 pub(super) fn json(job: &CompiledJob, report: &RunReport) -> Value {
-    let manifest = report.manifest("", job, "");
+    let manifest = report.manifest(job, "");
     json!({
         "job": job.name,
         "counts": manifest.counts,

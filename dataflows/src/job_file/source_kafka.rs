@@ -11,9 +11,9 @@ use whisperer_connectors::{
 use whisperer_schemas::Micros;
 
 use super::{
+    delivery::read_instant,
     section::{Section, Value},
     shape,
-    delivery::read_instant,
 };
 
 /// Milliseconds that `idle_timeout_ms` may say: below, the question itself takes as long; above, nothing would ever be idle.

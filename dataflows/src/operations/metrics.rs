@@ -6,7 +6,6 @@
 
 use std::{
     sync::{
-        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},

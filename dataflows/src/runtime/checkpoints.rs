@@ -65,9 +65,16 @@ pub(super) struct Checkpoints {
     /// Cuts that are being written, oldest first.
     writing: VecDeque<Pending>,
     writer: Writer,
-    /// Outboxes that wait for their commit, oldest first.
-    outboxes: VecDeque<(u64, BTreeMap<String, Vec<u8>>)>,
+    /// What waits for a commit, oldest first.
+    waiting: VecDeque<Waiting>,
     publisher: Publisher,
+}
+
+/// What waits until the cut of an epoch is committed.
+struct Waiting {
+    epoch: u64,
+    outbox: BTreeMap<String, Vec<u8>>,
+    positions: BTreeMap<u32, u64>,
 }
 
 /// A cut whose delta is being written.
@@ -81,14 +88,7 @@ impl Checkpoints {
     pub(super) fn new(parts: Parts, tables: &WorkerTables) -> Checkpoints {
         let writer = Writer::start(parts.store.clone(), parts.generation);
         let publisher = Publisher::start(outboxes_of(tables));
-        Checkpoints {
-            parts,
-            cut: None,
-            writing: VecDeque::new(),
-            writer,
-            outboxes: VecDeque::new(),
-            publisher,
-        }
+        Checkpoints { parts, cut: None, writing: VecDeque::new(), writer, waiting: VecDeque::new(), publisher }
     }
 
     /// Does what can be done now.
@@ -125,7 +125,8 @@ impl Checkpoints {
             let (delta, pending) = self.parts.delta(pending);
             self.parts.full = false;
             self.parts.number += 1;
-            self.outboxes.push_back((pending.keyed.epoch, delta.outbox.clone()));
+            let positions = pending.source.positions.clone();
+            self.waiting.push_back(Waiting { epoch: pending.keyed.epoch, outbox: delta.outbox.clone(), positions });
             self.writer.write(delta);
             self.writing.push_back(pending);
         }
@@ -160,8 +161,10 @@ impl Checkpoints {
 
     /// A checkpoint is committed: what waited for it goes out.
     pub(super) fn committed(&mut self, committed: Committed, tables: &WorkerTables) -> Result<(), SinkError> {
-        while let Some((_, outbox)) = self.outboxes.pop_front_if(|(epoch, _)| *epoch <= committed.epoch) {
-            self.publisher.publish(committed.number, outbox);
+        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.epoch <= committed.epoch) {
+            self.publisher.publish(committed.number, waiting.outbox);
+            let positions = waiting.positions.into_iter().map(|(partition, offset)| (PartitionId(partition), offset));
+            self.parts.reading.committed(positions.collect());
         }
         tables.each.iter().try_for_each(super::tables::TableSinks::committed)
     }

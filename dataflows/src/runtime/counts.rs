@@ -9,7 +9,9 @@ use super::reading::ReadCounts;
 /// The numbers of one worker by name.
 pub(super) fn named(triggers: &[Trigger], counts: &Counts, read: &ReadCounts) -> BTreeMap<String, u64> {
     let mut named = BTreeMap::new();
-    let mut add = |name: String, count: u64| drop(named.insert(name, count));
+    let mut add = |name: String, count: u64| {
+        named.insert(name, count);
+    };
     add("read".into(), read.read);
     add("clamped".into(), read.clamped);
     add("on_time".into(), counts.on_time);

@@ -22,8 +22,8 @@ mod recovery;
 mod report;
 mod tables;
 mod ticks;
-mod worker;
 pub mod topics;
+mod worker;
 
 use std::{
     sync::{
@@ -33,7 +33,10 @@ use std::{
     time::Duration,
 };
 
-use whisperer_connectors::{Source, SourceError, StateStore, StoreError, format::FormatOptions, state::resolve::Retention};
+use whisperer_connectors::{
+    Source, SourceError, StateStore, StoreError, format::FormatOptions, source::GlobalWatermark,
+    state::resolve::Retention,
+};
 use whisperer_operators::{
     cold::{ColdError, ColdStates},
     job::CompiledJob,
@@ -89,6 +92,8 @@ pub struct Run {
     pub operations: Option<Arc<Operations>>,
     /// Where progress is noted.
     pub progress: Arc<Progress>,
+    /// Where the global watermark is noted, for a source that begins new partitions with it.
+    pub watermark: Arc<GlobalWatermark>,
 }
 
 /// How checkpoints are taken and kept.
@@ -206,6 +211,8 @@ struct WorkerOutcome {
     files: Vec<WrittenFile>,
     /// Whether the input has come to its end.
     finished: bool,
+    /// What names the run in its files.
+    name: String,
 }
 
 /// What the workers of a process share.
@@ -237,6 +244,7 @@ impl Run {
             stop: Stop::default(),
             operations: None,
             progress: Arc::default(),
+            watermark: Arc::default(),
         }
     }
 

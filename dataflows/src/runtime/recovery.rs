@@ -46,11 +46,8 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
     let store = &*state.store;
     let mut history = read_history(store)?;
     let chosen = choose(&history, state.restore)?.cloned();
-    let header = Header {
-        job: run.job.name.clone(),
-        job_version: run.job.version,
-        fingerprint: state.spec.fingerprint(),
-    };
+    let header =
+        Header { job: run.job.name.clone(), job_version: run.job.version, fingerprint: state.spec.fingerprint() };
     if let Some(manifest) = &chosen {
         if manifest.job != header.job {
             return Err(RunError::OtherJob { found: manifest.job.clone(), job: header.job });
@@ -59,7 +56,10 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
             return Err(RunError::Finished { number: manifest.number });
         }
         if manifest.fingerprint != header.fingerprint {
-            tracing::info!(number = manifest.number, "the job has changed since the checkpoint: what is new starts empty");
+            tracing::info!(
+                number = manifest.number,
+                "the job has changed since the checkpoint: what is new starts empty"
+            );
         }
     }
     let (number, generation) = next_claim(&history);

@@ -35,6 +35,10 @@ pub struct RunReport {
     pub epoch: u64,
     /// For each partition the offset at which reading would go on.
     pub positions: BTreeMap<u32, u64>,
+    /// What names the run in its files.
+    pub name: String,
+    /// Whether the input has come to its end; if not, the run was stopped.
+    pub finished: bool,
     /// Workers that ran it.
     pub workers: usize,
     /// When it started, on the wall clock.
@@ -66,6 +70,8 @@ impl RunReport {
         let mut watermark = None;
         let mut stages = vec![0; run.job.stage_names.len()];
         let workers = outcomes.len();
+        let finished = outcomes.iter().all(|outcome| outcome.finished);
+        let name = outcomes.first().map_or_else(|| run.name.clone(), |outcome| outcome.name.clone());
         for outcome in outcomes {
             counts.merge(&outcome.keyed.counts);
             stages.iter_mut().zip(outcome.stages).for_each(|(sum, part)| *sum += part);
@@ -91,6 +97,8 @@ impl RunReport {
             files,
             epoch: facts.epoch.0,
             positions: facts.positions.into_iter().map(|(partition, offset)| (partition.0, offset)).collect(),
+            name,
+            finished,
             workers,
             started: started.wall,
             elapsed: started.at.elapsed(),
@@ -124,7 +132,7 @@ impl RunReport {
 
     /// The manifest of the run.
     #[must_use]
-    pub fn manifest(&self, run: &str, job: &whisperer_operators::job::CompiledJob, fingerprint: &str) -> RunManifest {
+    pub fn manifest(&self, job: &whisperer_operators::job::CompiledJob, fingerprint: &str) -> RunManifest {
         let mut counts: BTreeMap<String, u64> = BTreeMap::new();
         let plain = [
             ("read", self.read),
@@ -149,7 +157,7 @@ impl RunReport {
         }
         RunManifest {
             version: MANIFEST_VERSION,
-            run: run.to_owned(),
+            run: self.name.clone(),
             job: job.name.clone(),
             job_version: job.version,
             fingerprint: fingerprint.to_owned(),

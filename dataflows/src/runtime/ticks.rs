@@ -1,10 +1,6 @@
 //! The tick log of a run, which can be opened only once the run's generation is known.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::OnceLock,
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::OnceLock};
 
 use whisperer_connectors::{
     Positions, SourceError,

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use timely::{
@@ -19,7 +19,7 @@ use whisperer_operators::{
     keyed::{ApplyKeyed, KeyedReport, KeyedSetup},
     views::{StageCounts, StageUpdate},
 };
-use whisperer_schemas::checkpoint::Cut;
+use whisperer_schemas::{Epoch, checkpoint::Cut};
 
 use super::{
     Run, RunError, Shared, StateSettings, WorkerOutcome,
@@ -32,9 +32,13 @@ use super::{
     recovery::{self, Restored},
     tables::WriteTo,
 };
+use crate::operations::{Operations, Phase, WorkerMetrics};
 
 /// Longest sleep of a worker that has nothing to do; what wakes it is an activation.
 const PARKED_MAX: Duration = Duration::from_millis(10);
+
+/// How often metrics are brought up to date.
+const FOLLOWED_EVERY: Duration = Duration::from_millis(250);
 
 /// What a worker has prepared before it builds the dataflow.
 struct Prepared {
@@ -114,7 +118,8 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     let Restored { cut, positions, setup, full } = restored;
     let reader = run.source.open(index, peers, &positions)?;
     let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
-    let tables = run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, setup.plan)?;
+    let tables =
+        run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, setup.plan)?;
     if let (Some(state), Some(start)) = (&run.state, start) {
         recovery::recover_sinks(run, (state, start), (index, &tables), &cut)?;
     }
@@ -143,6 +148,10 @@ struct Running {
     last: bool,
     stop_requested: bool,
     finished: bool,
+    /// What names the run in its files.
+    name: String,
+    metrics: Option<WorkerMetrics>,
+    followed: Instant,
 }
 
 impl Running {
@@ -170,6 +179,7 @@ impl Running {
             streams.dead_letters.write_to(dead_letters, false, &probe);
         });
         let index = worker.index();
+        let name = start.as_ref().map_or_else(|| run.name.clone(), |start| start.run.clone());
         let checkpoints = run.state.as_ref().zip(start).map(|(state, start)| {
             let parts = Parts {
                 job: run.job.clone(),
@@ -198,15 +208,46 @@ impl Running {
             last: false,
             stop_requested: false,
             finished: false,
+            name,
+            metrics: run.operations.as_ref().map(|operations| operations.metrics.worker(index)),
+            followed: Instant::now(),
         }
     }
 
     fn drive(mut self, worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError> {
+        let operations = shared.run.operations.as_deref();
+        let local = worker.index() % shared.run.workers;
+        if let Some(operations) = operations {
+            operations.health.enter(Phase::Running);
+        }
         while !self.is_done() {
             worker.step_or_park(Some(PARKED_MAX));
             self.turn(shared)?;
+            if let Some(operations) = operations {
+                operations.watchdog.feed(local);
+                self.follow(operations);
+            }
+        }
+        if let Some(operations) = operations {
+            operations.health.enter(Phase::Stopping);
+            operations.watchdog.rest(local);
         }
         self.finish(shared)
+    }
+
+    /// Keeps the metrics up to date, a few times a second.
+    fn follow(&mut self, operations: &Operations) {
+        let report = self.keyed.borrow();
+        if self.followed.elapsed() < FOLLOWED_EVERY {
+            return;
+        }
+        self.followed = Instant::now();
+        if let Some(metrics) = &mut self.metrics {
+            metrics.follow(&report.counts);
+        }
+        if let Some(watermark) = report.watermark {
+            operations.metrics.watermark(watermark);
+        }
     }
 
     /// With checkpoints the last commit is the end; without, the dataflow's end is.
@@ -216,6 +257,9 @@ impl Running {
 
     fn turn(&mut self, shared: &Shared) -> Result<(), RunError> {
         self.check(shared)?;
+        if let KeyedReport { applied: Some(epoch), watermark: Some(watermark), .. } = &*self.keyed.borrow() {
+            shared.run.watermark.set(Epoch(*epoch), *watermark);
+        }
         self.heed_stop(shared);
         if let Some(checkpoints) = &mut self.checkpoints {
             checkpoints.turn(&self.tables, &mut self.control)?;
@@ -303,7 +347,8 @@ impl Running {
     }
 
     fn finish(self, shared: &Shared) -> Result<WorkerOutcome, RunError> {
-        let Running { tables, checkpoints, coordinator, keyed, stages, .. } = self;
+        let Running { tables, checkpoints, coordinator, keyed, stages, name, .. } = self;
+        let finished = if checkpoints.is_some() { self.finished } else { !self.stopping.get() };
         let mut staged = Vec::new();
         let mut files = Vec::new();
         match checkpoints {
@@ -321,7 +366,7 @@ impl Running {
         let digests = [0, 1, 2].map(|at: usize| tables.each[at].digest());
         let keyed = std::mem::take(&mut *keyed.borrow_mut());
         let read = self.reading.counts();
-        Ok(WorkerOutcome { keyed, stages, read, digests, staged, files, finished: self.finished })
+        Ok(WorkerOutcome { keyed, stages, read, digests, staged, files, finished, name })
     }
 }
 

@@ -27,7 +27,10 @@ pub fn python(test: &str) -> Option<PathBuf> {
         imports.status().is_ok_and(|status| status.success())
     });
     if found.is_none() {
-        skipped(test, "no Python with confluent-kafka, deltalake, DuckDB, pandas, prometheus-client and pyarrow: run bin/setup --tests");
+        skipped(
+            test,
+            "no Python with confluent-kafka, deltalake, DuckDB, pandas, prometheus-client and pyarrow: run bin/setup --tests",
+        );
         assert!(env::var_os("CI").is_none(), "CI runs every test");
     }
     found

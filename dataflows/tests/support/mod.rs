@@ -13,7 +13,7 @@ use whisperer_connectors::{
     format::{EventTypes, Format, FormatOptions, Ids},
     memory::{MemoryPartition, MemorySource},
 };
-use whisperer_dataflows::runtime::{Outputs, Progress, Run, RunReport};
+use whisperer_dataflows::runtime::{Outputs, Run, RunReport};
 use whisperer_operators::{
     job::CompiledJob,
     reference::{self, NamedRow, RawLine},
@@ -167,13 +167,8 @@ pub fn run(job: &Arc<CompiledJob>, partitions: &[MemoryPartition], workers: usiz
 pub fn run_source(job: &Arc<CompiledJob>, source: Arc<dyn Source>, workers: usize, format: &FormatOptions) -> Ran {
     let tables: [MemoryTable; 3] = Default::default();
     let run = Run {
-        job: job.clone(),
-        source,
-        format: format.clone(),
-        outputs: Outputs::in_memory(tables.clone()),
         workers,
-        pin: false,
-        progress: Arc::new(Progress::default()),
+        ..Run::new(job.clone(), source, format.clone(), Outputs::in_memory(tables.clone()))
     };
     let (report, _) = run.execute().unwrap_or_else(|error| panic!("the run failed: {error}"));
     let rows = tables.map(|table| table.rows());

@@ -20,7 +20,7 @@ pub(super) struct Filling<'w, 'a> {
 impl<'a> Filling<'_, 'a> {
     /// The slot of a member of the object in `slot`.
     pub(super) fn child(&self, slot: u16, name: &str) -> u16 {
-        if slot == UNWANTED { UNWANTED } else { self.members.child(slot, name) }
+        if slot == UNWANTED { UNWANTED } else { self.members.child(slot, name.as_bytes()) }
     }
 
     pub(super) fn set(&mut self, slot: u16, value: Captured<'a>) {

@@ -4,7 +4,7 @@ use jsonschema::{Draft, Registry, Validator};
 use serde_json::Value;
 
 use crate::format::{
-    capture::{Captured, capture},
+    capture::{Captured, capture_plain},
     decode::Unread,
     members::Members,
 };
@@ -51,7 +51,7 @@ impl JsonSchema {
         slots: &mut Vec<Captured<'a>>,
         scratch: &mut String,
     ) -> Result<(), Unread> {
-        capture(message, members, slots, scratch)?;
+        capture_plain(message, members, slots, scratch)?;
         let value: Value = serde_json::from_slice(message).map_err(|error| Unread::Invalid(error.to_string()))?;
         self.validator.validate(&value).map_err(|error| {
             let place = error.instance_path().to_string();
