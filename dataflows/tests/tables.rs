@@ -164,7 +164,7 @@ fn a_new_run_takes_the_place_of_the_old_one() {
         assert_eq!(digest_of_table(&lake, &job.name, &table).expect("readable"), second.digests[table.name]);
     }
     assert!(files(&lake).keys().all(|path| !path.to_string_lossy().contains("part-one-")));
-    let refused = run_over(Existing::Refuse, folder.path(), "three", (source(), 1));
+    let refused = run_over(Existing::Refuse, folder.path(), "three", (generator(), 1));
     assert!(matches!(refused, Err(RunError::Sink(SinkError::Occupied { .. }))));
 }
 
