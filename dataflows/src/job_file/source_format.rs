@@ -106,13 +106,9 @@ fn read_registry(value: &Value<'_>) -> Option<RegistryOptions> {
         let span = section.get(key).and_then(|v: Value<'_>| v.duration());
         span.and_then(|span| u64::try_from(span.value).ok()).map_or(default, Duration::from_micros)
     };
-    Some(RegistryOptions {
-        url: url?,
-        user,
-        password: password.or(variable),
-        timeout: span("timeout", RegistryOptions::TIMEOUT),
-        retry_for: span("retry_for", RegistryOptions::RETRY_FOR),
-    })
+    let timeout = span("timeout", RegistryOptions::TIMEOUT);
+    let retry_for = span("retry_for", RegistryOptions::RETRY_FOR);
+    Some(RegistryOptions { url: url?, user, password: password.or(variable), timeout, retry_for })
 }
 
 fn read_url(value: &Value<'_>) -> Option<String> {
