@@ -64,7 +64,7 @@ fn dead_letters_are_listed_with_their_reasons() {
     let folder = ran();
     let (code, stdout, stderr) = whisperer(folder.path(), &["dead-letters", "job.toml", "list"]);
     assert_eq!(code, 0, "{stderr}");
-    assert!(stdout.contains("0:110  schema  unknown event_type \"page_teleported\""), "{stdout}");
+    assert!(stdout.contains("0:111  schema  unknown event_type \"page_teleported\""), "{stdout}");
     assert!(stderr.contains("5 of 5 dead letters shown: invalid_json 1, schema 3, too_large 1"), "{stderr}");
     let list = ["dead-letters", "job.toml", "list", "--reason", "schema", "--limit", "2", "--format", "json"];
     let (_, stdout, stderr) = whisperer(folder.path(), &list);
@@ -95,7 +95,7 @@ fn what_is_an_event_by_now_is_replayed_once() {
     assert!(stderr.contains("3 records are in again.ndjson"), "{stderr}");
     assert!(stderr.contains("1 are cut") && stderr.contains("1 are still no events: invalid_json"), "{stderr}");
     let ids: Vec<Value> = records(folder, "again.ndjson").iter().map(|record| record["event_id"].clone()).collect();
-    assert_eq!(ids, ["0:110", "3", "0:325"]);
+    assert_eq!(ids, ["0:111", "3", "0:326"]);
     let (_, stderr) = replay(folder, &["--to", "more.ndjson"]);
     assert!(stderr.contains("0 records are in more.ndjson"), "{stderr}");
     assert!(stderr.contains("3 were replayed before"), "{stderr}");

@@ -35,7 +35,12 @@ fn decisions(case: &Path, workers: usize, epoch_size: EpochSize) -> String {
     let path = folder.path().join("decisions.ndjson");
     let run = Run {
         workers,
-        ..Run::new(Arc::new(job), Arc::new(FileSource::new(options).expect("the input is there")), file.format, Outputs::new(vec![SinkSettings::File { path: path.clone() }], Existing::Refuse, String::new()))
+        ..Run::new(
+            Arc::new(job),
+            Arc::new(FileSource::new(options).expect("the input is there")),
+            file.format,
+            Outputs::new(vec![SinkSettings::File { path: path.clone() }], Existing::Refuse, String::new()),
+        )
     };
     run.execute().unwrap_or_else(|error| panic!("{}: {error}", case.display()));
     let text = fs::read_to_string(path).unwrap_or_default();

@@ -171,10 +171,7 @@ fn files(path: &Path, epoch_size: EpochSize) -> Arc<dyn Source> {
 
 /// Runs without keeping rows: the digests say all.
 fn report(file: &JobFile, job: &Arc<CompiledJob>, source: Arc<dyn Source>, workers: usize) -> RunReport {
-    let run = Run {
-        workers,
-        ..Run::new(job.clone(), source, file.format.clone(), Outputs::default())
-    };
+    let run = Run { workers, ..Run::new(job.clone(), source, file.format.clone(), Outputs::default()) };
     run.execute().unwrap_or_else(|error| panic!("the run failed: {error}")).0
 }
 

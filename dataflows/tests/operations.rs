@@ -257,7 +257,12 @@ fn busy_operators_are_found() {
     timely::execute_directly(move |worker| {
         register_timely_logging(worker, &fed);
         let probe = worker.dataflow::<u64, _, _>(|scope| {
-            (0..5u64).to_stream(scope).inspect(|_| thread::sleep(Duration::from_millis(20))).probe().0
+            (0..5u64)
+                .to_stream(scope)
+                .container::<Vec<_>>()
+                .inspect(|_| thread::sleep(Duration::from_millis(20)))
+                .probe()
+                .0
         });
         while !probe.done() {
             worker.step();

@@ -20,9 +20,7 @@ use whisperer_dataflows::{
 };
 use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::{Epoch, TableSchema};
-use whisperer_sinks::{
-    Existing, RunManifest, SinkError, digest_of_table, manifest, read_table,
-};
+use whisperer_sinks::{Existing, RunManifest, SinkError, digest_of_table, manifest, read_table};
 
 /// The engagement job, its sinks in `folder`.
 fn engagement(folder: &Path) -> (JobFile, Arc<CompiledJob>) {
@@ -59,11 +57,7 @@ fn run_over(
 ) -> Result<RunReport, RunError> {
     let (file, job) = engagement(folder);
     let outputs = Outputs::new(file.sinks.clone(), existing, String::new());
-    let run = Run {
-        name: name.to_owned(),
-        workers,
-        ..Run::new(job.clone(), source, file.format.clone(), outputs)
-    };
+    let run = Run { name: name.to_owned(), workers, ..Run::new(job.clone(), source, file.format.clone(), outputs) };
     let (report, outputs) = run.execute()?;
     outputs.finish(&report.manifest(&job, &file.spec.fingerprint()))?;
     Ok(report)

@@ -15,7 +15,9 @@ mod terminal;
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::{Parser, Subcommand, ValueEnum};
-use whisperer_connectors::{Source, SourceError, file::FileSource, generator::GeneratorSource, kafka::KafkaOptions, source::GlobalWatermark};
+use whisperer_connectors::{
+    Source, SourceError, file::FileSource, generator::GeneratorSource, kafka::KafkaOptions, source::GlobalWatermark,
+};
 use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::Micros;
 use whisperer_sinks::SinkError;

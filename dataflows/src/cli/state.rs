@@ -1,8 +1,8 @@
 //! Opening a state folder, for the verbs that look into it between runs.
 
-use whisperer_connectors::state::StateStore;
+use whisperer_connectors::state::{Role, StateStore};
 
-use super::{Exit, Failure};
+use super::{Exit, Failure, launch::open_store};
 use crate::job_file::CheckpointSettings;
 
 /// Opens the store of a job's checkpoints.
@@ -15,5 +15,6 @@ pub(super) fn open_state(settings: &CheckpointSettings) -> Result<Box<dyn StateS
     if !dir.is_dir() {
         return Err(invalid(anyhow::anyhow!("there is no state folder \"{}\"", dir.display())));
     }
-    Err(invalid(anyhow::anyhow!("the state folder \"{}\" cannot be opened by this build", dir.display())))
+    let store = open_store(settings, Role::Reader).map_err(|error| Failure::Other(Exit::Failed, error.into()))?;
+    store.ok_or_else(|| invalid(anyhow::anyhow!("the job keeps no checkpoints")))
 }

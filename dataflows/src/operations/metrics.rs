@@ -5,9 +5,7 @@
 //! workers, triggers, reasons, sinks and operators, of which a job has few.
 
 use std::{
-    sync::{
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::atomic::{AtomicU64, Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 

@@ -166,10 +166,7 @@ pub fn run(job: &Arc<CompiledJob>, partitions: &[MemoryPartition], workers: usiz
 
 pub fn run_source(job: &Arc<CompiledJob>, source: Arc<dyn Source>, workers: usize, format: &FormatOptions) -> Ran {
     let tables: [MemoryTable; 3] = Default::default();
-    let run = Run {
-        workers,
-        ..Run::new(job.clone(), source, format.clone(), Outputs::in_memory(tables.clone()))
-    };
+    let run = Run { workers, ..Run::new(job.clone(), source, format.clone(), Outputs::in_memory(tables.clone())) };
     let (report, _) = run.execute().unwrap_or_else(|error| panic!("the run failed: {error}"));
     let rows = tables.map(|table| table.rows());
     let named = |table: &TableSchema, rows: &[Row], without: &str| named(table, rows, without);
