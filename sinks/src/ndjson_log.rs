@@ -101,6 +101,7 @@ impl LogSink for NdjsonLog {
         self.buffer.clear();
         for row in &rows {
             self.lines.append(row, &mut self.buffer)?;
+            self.buffer.push(b'\n');
         }
         self.to.append(&self.buffer)
     }
