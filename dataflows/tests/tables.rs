@@ -152,7 +152,7 @@ fn a_new_run_takes_the_place_of_the_old_one() {
     let first = run_into(folder.path(), "one", generator(), 2).expect("the run ends");
     let second = run_into(folder.path(), "two", generator(), 1).expect("the run ends");
     assert_eq!(first.digests, second.digests);
-    let (file, job) = engagement(folder.path());
+    let (_, job) = engagement(folder.path());
     let lake = lake_of(folder.path());
     for table in tables(&job) {
         assert_eq!(digest_of_table(&lake, &job.name, &table).expect("readable"), second.digests[table.name]);
