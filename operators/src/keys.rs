@@ -10,35 +10,35 @@
 
 mod codec;
 mod cold;
+mod counts;
 mod cuts;
 mod restore;
+mod state;
 
 use std::sync::Arc;
 
-use compact_str::CompactString;
 use hashbrown::{HashMap, HashTable};
-use serde::{Deserialize, Serialize};
 use whisperer_schemas::{Epoch, KeyHash, Micros, Row, time::HOUR};
 
 use crate::{
     cells::{Cells, Layout, Touch},
-    dedup::Recent,
     evaluate::Values,
     features::CellsView,
     interner::Interner,
     job::CompiledJob,
     record::{LaneMask, Record},
     rows::{self, Cause, Moment},
-    timers::KeyTimes,
     wheel::Wheel,
 };
 
 pub use cold::ColdFailed;
+pub use counts::Counts;
 pub use cuts::EncodedStates;
 pub use restore::{RestoreError, Restoring};
+pub use state::KeyState;
 
 use cold::Cold;
-use cuts::{CLEAN, Cuts};
+use cuts::Cuts;
 
 /// States per block: the list of blocks grows, a block never moves.
 const BLOCK: usize = 1 << 12;
@@ -58,126 +58,6 @@ pub struct Outputs {
     pub profiles: Vec<Row>,
     /// Keys that entered (1) or left (-1) a stage, as the job numbers stages; none where the job has no stages.
     pub stages: Vec<(u16, isize)>,
-}
-
-/// What happened, in numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Counts {
-    /// Events that were applied and not late.
-    pub on_time: u64,
-    /// Events that were applied and late.
-    pub late: u64,
-    /// Events whose id was applied before, within the horizon.
-    pub duplicates: u64,
-    /// Timers that led to an evaluation.
-    pub timers: u64,
-    /// Profile rows at boundaries.
-    pub snapshots: u64,
-    /// Decisions by trigger, in file order.
-    pub decisions: Vec<u64>,
-    /// Edges within the cooldown, by trigger, in file order.
-    pub suppressed: Vec<u64>,
-    /// Edges of triggers that read a window which has not filled since the job changed.
-    pub warming: u64,
-    /// Operations in expressions that gave no value.
-    pub nulls: u64,
-    /// Keys.
-    pub keys: u64,
-    /// Those of them whose state is not in memory.
-    pub cold_keys: u64,
-    /// Bytes that the keys' states take in memory, index and timers included.
-    pub state_bytes: u64,
-    /// Bytes on disk of the states that are not.
-    pub cold_bytes: u64,
-}
-
-impl Counts {
-    /// Adds another worker's numbers.
-    pub fn merge(&mut self, other: &Counts) {
-        fn add(all: &mut Vec<u64>, more: &[u64]) {
-            all.resize(all.len().max(more.len()), 0);
-            all.iter_mut().zip(more).for_each(|(sum, part)| *sum += part);
-        }
-        self.on_time += other.on_time;
-        self.late += other.late;
-        self.duplicates += other.duplicates;
-        self.timers += other.timers;
-        self.snapshots += other.snapshots;
-        self.nulls += other.nulls;
-        self.warming += other.warming;
-        self.keys += other.keys;
-        self.cold_keys += other.cold_keys;
-        self.state_bytes += other.state_bytes;
-        self.cold_bytes += other.cold_bytes;
-        add(&mut self.decisions, &other.decisions);
-        add(&mut self.suppressed, &other.suppressed);
-    }
-}
-
-/// The state of one key: a hot header, sparse cells and the recent ids.
-#[derive(Debug)]
-pub struct KeyState {
-    pub(crate) key: KeyHash,
-    /// Largest event time applied.
-    pub(crate) key_clock: Micros,
-    /// Timers at or below are not pending.
-    pub(crate) floor: Micros,
-    /// No timer is pending before this, the time of the key's entry in the wheel.
-    due: Micros,
-    pub(crate) cells: Cells,
-    recent: Recent,
-    pub(crate) user_id: CompactString,
-    pub(crate) app: u32,
-    pub(crate) stage: u16,
-    pub(crate) changed: bool,
-    /// Whether the job has changed since the last evaluation.
-    silent: bool,
-    /// Whether the state was needed since the eviction's hand last passed.
-    used: bool,
-    /// The interval between cuts in which it was last touched.
-    stamp: u16,
-    /// Whether a timer is pending at `due`; if not, it was when `due` was set, and events have moved it since.
-    exact: bool,
-    /// Triggers whose condition held at the last evaluation, as bits.
-    pub(crate) held: u64,
-    /// Triggers that have fired and not been re-armed, as bits.
-    pub(crate) disarmed: u64,
-}
-
-impl KeyState {
-    fn empty(key: KeyHash, user_id: CompactString, app: u32) -> KeyState {
-        KeyState {
-            key,
-            key_clock: Micros::MIN,
-            floor: Micros::MIN,
-            due: Micros::MAX,
-            cells: Cells::default(),
-            recent: Recent::default(),
-            user_id,
-            app,
-            stage: 0,
-            changed: false,
-            silent: false,
-            used: false,
-            stamp: CLEAN,
-            exact: true,
-            held: 0,
-            disarmed: 0,
-        }
-    }
-
-    pub(crate) fn times(&self) -> KeyTimes {
-        KeyTimes { key_clock: self.key_clock, floor: self.floor, changed: self.changed }
-    }
-
-    fn first_word(&self) -> u64 {
-        self.cells.words().first().map_or(self.due as u64, |word| word ^ self.due as u64)
-    }
-
-    fn heap_bytes(&self) -> usize {
-        let user_id = if self.user_id.is_heap_allocated() { self.user_id.capacity() } else { 0 };
-        self.cells.heap_bytes() + self.recent.heap_bytes() + user_id
-    }
 }
 
 /// The keys of one worker.

@@ -97,7 +97,7 @@ mod tests {
             digests: BTreeMap::from([("decisions".into(), Digest(u128::MAX))]),
             counts: BTreeMap::from([("events".into(), 1)]),
             deliver_from: Some(-1),
-            run: "20260101T000000000-1".to_owned(),
+            run: String::new(),
         };
         Manifest {
             version: MANIFEST_VERSION,

@@ -161,7 +161,9 @@ impl Checkpoints {
 
     /// A checkpoint is committed: what waited for it goes out.
     pub(super) fn committed(&mut self, committed: Committed, tables: &WorkerTables) -> Result<(), SinkError> {
-        while let Some(waiting) = self.waiting.pop_front_if(|waiting| waiting.epoch <= committed.epoch) {
+        while self.waiting.front().is_some_and(|waiting| waiting.epoch <= committed.epoch)
+            && let Some(waiting) = self.waiting.pop_front()
+        {
             self.publisher.publish(committed.number, waiting.outbox);
             let positions = waiting.positions.into_iter().map(|(partition, offset)| (PartitionId(partition), offset));
             self.parts.reading.committed(positions.collect());

@@ -27,7 +27,6 @@ use whisperer_operators::{
 use whisperer_schemas::{
     Micros, PartitionId,
     checkpoint::{Cut, FileFacts},
-    ids::KEY_GROUPS,
 };
 use whisperer_sinks::{OutboxSink, SinkError, lake::Recovery, log::taken_over};
 
@@ -167,7 +166,6 @@ impl Loaded<'_> {
         (state, watermark): (&StateSettings, Micros),
         groups: &dyn Fn(u64) -> bool,
     ) -> Result<bool, RunError> {
-        debug_assert!(KEY_GROUPS > 0);
         let mut loading = Loading::open(store, cut)?;
         if loading.layout().is_empty() {
             return Ok(false);

@@ -5,7 +5,7 @@
 
 use whisperer_schemas::{Epoch, KeyHash, Micros};
 
-use super::{BLOCK, CLEAN, KeyState, Keys, Outputs, Turn, VACANT, codec, enter};
+use super::{BLOCK, KeyState, Keys, Outputs, Turn, VACANT, codec, cuts::CLEAN, enter};
 use crate::cold::{ColdError, ColdState, ColdStates};
 
 /// States that are evicted together: one write of the store.

@@ -75,7 +75,7 @@ fn a_crash_inside_a_transaction() {
     assert_eq!(broker.read(&topic).len(), 10, "an open transaction is not seen");
     let started = Instant::now();
     let mut next = KafkaOutbox::open(sample_schema(), &options).expect("a log opens");
-    let numbers = next.recover(&[identity.clone()]).expect("recovers");
+    let numbers = next.recover(std::slice::from_ref(&identity)).expect("recovers");
     assert!(started.elapsed() < Duration::from_secs(20), "the open transaction is given up at once");
     assert_eq!(numbers, [(identity.clone(), 1)].into(), "what was not committed is not recorded");
     publish(&mut next, 2, &rows).expect("published");

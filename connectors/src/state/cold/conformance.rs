@@ -5,7 +5,7 @@
 //! 3. A scan walks all states in the order of keys, and takes none.
 //! 4. The count is exact.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use whisperer_operators::cold::{ColdState, ColdStates};
 use whisperer_schemas::{KeyHash, Micros};
@@ -59,9 +59,9 @@ fn put(store: &mut dyn ColdStates, model: &mut Model, random: &mut Random) {
             _ => random.below(50) as Micros,
         };
         let bytes = vec![random.below(256) as u8; random.below(200) as usize].into();
-        if !model.contains_key(&key) {
+        if let Entry::Vacant(vacant) = model.entry(key) {
             let state = ColdState { key, due, bytes };
-            model.insert(key, state.clone());
+            vacant.insert(state.clone());
             states.push(state);
         }
     }
