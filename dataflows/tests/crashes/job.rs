@@ -1,0 +1,197 @@
+//! A job in a folder of its own, run as a process that can be ended.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use whisperer_dataflows::job_file::{self, Overrides};
+use whisperer_operators::job::CompiledJob;
+use whisperer_schemas::TableSchema;
+use whisperer_sinks::digest_of_table;
+
+/// Longest run of a job that is not ended.
+const RUN_MAX: Duration = Duration::from_secs(300);
+
+/// How a process came to its end.
+pub enum Ended {
+    /// The input was read to its end.
+    Done,
+    /// By a signal.
+    Killed,
+    /// By itself, with an exit code and what it said.
+    Failed(i32, String),
+}
+
+/// A job that writes into its own folder.
+pub struct Job {
+    folder: TempDir,
+}
+
+impl Job {
+    /// The engagement job over some generated events, in small epochs with a checkpoint every ten of them.
+    pub fn new(name: &str) -> Job {
+        Job::edited(name, |text| text)
+    }
+
+    /// The same with its file changed.
+    pub fn edited(name: &str, edit: impl FnOnce(String) -> String) -> Job {
+        let folder = tempfile::Builder::new().prefix(name).tempdir().expect("a temporary folder");
+        let jobs = root().join("config/jobs");
+        let text = fs::read_to_string(jobs.join("engagement.toml")).expect("the job is there");
+        let text = text.replace("\"models/", &format!("\"{}/models/", jobs.display()));
+        let text = format!("{text}\n[epoch]\nbytes = 16384\n\n[checkpoint]\ninterval_ms = 100\n");
+        fs::write(folder.path().join("job.toml"), edit(text)).expect("the job is written");
+        Job { folder }
+    }
+
+    /// Its folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Starts it; what it logs goes to a file.
+    pub fn start(&self, flags: &[&str], variables: &[(&str, &str)]) -> Child {
+        let log = fs::File::create(self.folder().join("log")).expect("a log");
+        self.command(flags, variables).stderr(log).spawn().expect("the binary runs")
+    }
+
+    /// The call of the binary.
+    pub fn command(&self, flags: &[&str], variables: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whisperer"));
+        let (out, state) = (self.folder().join("out"), self.folder().join("state"));
+        command.args(["run", "job.toml", "--no-pin", "--events", "40000", "--users", "4000"]);
+        command.arg("--output").arg(out).arg("--state").arg(state).args(flags);
+        command.current_dir(self.folder()).envs(variables.iter().copied());
+        command.env("WHISPERER_LOG", "info").stdout(Stdio::null());
+        command
+    }
+
+    /// Runs it, and kills it if it has not ended after a while.
+    pub fn run_for(&self, flags: &[&str], variables: &[(&str, &str)], most: Duration) -> Ended {
+        let mut child = self.start(flags, variables);
+        let started = Instant::now();
+        while started.elapsed() < most {
+            if child.try_wait().expect("it can be waited for").is_some() {
+                break;
+            }
+            thread::sleep(Duration::from_millis(2));
+        }
+        // One that has ended meanwhile is not killed any more.
+        let _ = child.kill();
+        self.ended(child)
+    }
+
+    /// Waits for the end of a process of it.
+    pub fn ended(&self, mut child: Child) -> Ended {
+        match child.wait().expect("it can be waited for").code() {
+            Some(0) => Ended::Done,
+            None => Ended::Killed,
+            Some(code) => Ended::Failed(code, fs::read_to_string(self.folder().join("log")).unwrap_or_default()),
+        }
+    }
+
+    /// Runs it to the end of its input.
+    pub fn finish(&self, flags: &[&str]) {
+        match self.run_for(flags, &[], RUN_MAX) {
+            Ended::Done => {}
+            Ended::Killed => panic!("it did not come to its end"),
+            Ended::Failed(code, told) => panic!("exit code {code}: {told}"),
+        }
+    }
+
+    /// Whether there is a checkpoint to go on from.
+    pub fn has_checkpoint(&self) -> bool {
+        // The first manifest claims its turn; what follows is a checkpoint.
+        fs::read_dir(self.folder().join("state/manifests")).is_ok_and(|manifests| manifests.count() > 1)
+    }
+
+    /// Compares everything that it has put out with what another one has.
+    pub fn assert_equals(&self, other: &Job, what: &str) {
+        assert_eq!(self.tables(), other.tables(), "{what}: digests of the tables");
+        let (own, others) = (self.digests(), other.digests());
+        assert!(own.iter().all(|(_, digest)| digest.is_string()), "{what}: {own:?}");
+        assert_eq!(own, others, "{what}: digests in the manifest of the run");
+        let (own, others) = (self.decisions(), other.decisions());
+        assert_eq!(own.len(), others.len(), "{what}: decisions in the file");
+        assert_eq!(own, others, "{what}: ids of the decisions in the file");
+        assert!(own.len() > 100, "there are decisions to be compared");
+    }
+
+    /// The digest of each table, taken from its rows.
+    fn tables(&self) -> BTreeMap<&'static str, String> {
+        let overrides = Overrides { output: Some(self.folder().join("out")), ..Overrides::default() };
+        let file = job_file::load(&self.folder().join("job.toml"), &overrides).expect("the job is right");
+        let job = CompiledJob::new(&file.spec).expect("it compiles");
+        let tables = [(*job.decisions).clone(), (*job.profiles).clone(), TableSchema::dead_letters()];
+        let digest = |table: &TableSchema| {
+            digest_of_table(&self.folder().join("out"), &job.name, table).expect("the table is readable").to_string()
+        };
+        tables.iter().map(|table| (table.name, digest(table))).collect()
+    }
+
+    /// The digests that the run itself has kept, from its manifest.
+    fn digests(&self) -> BTreeMap<String, Value> {
+        let runs = fs::read_dir(self.folder().join("out/_runs")).expect("there is a manifest");
+        let paths: Vec<PathBuf> = runs.map(|entry| entry.expect("listed").path()).collect();
+        assert_eq!(paths.len(), 1, "one run, however often it went on");
+        let text = fs::read_to_string(&paths[0]).expect("readable");
+        let manifest: Value = serde_json::from_str(&text).expect("JSON");
+        let digests = manifest["digests"].as_object().expect("digests").clone();
+        digests.into_iter().collect()
+    }
+
+    /// The ids in the file of decisions, sorted.
+    fn decisions(&self) -> Vec<String> {
+        let text = fs::read_to_string(self.folder().join("out/decisions.ndjson")).unwrap_or_default();
+        let id = |line: &str| {
+            let row: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+            row["decision_id"].as_str().expect("an id").to_owned()
+        };
+        let mut ids: Vec<String> = text.lines().map(id).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// The root of the repository.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate lies in the repository").to_owned()
+}
+
+/// Numbers that follow from a seed, which is new each time unless it is given.
+pub struct Random {
+    seed: u64,
+    state: u64,
+}
+
+impl Random {
+    /// From `WHISPERER_CRASH_SEED`, or from the clock.
+    pub fn new() -> Random {
+        let given = std::env::var("WHISPERER_CRASH_SEED").ok().and_then(|seed| seed.parse().ok());
+        let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let seed = given.unwrap_or(clock.as_nanos() as u64);
+        eprintln!("WHISPERER_CRASH_SEED={seed}");
+        Random { seed, state: seed | 1 }
+    }
+
+    /// What it follows from.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// A number below `bound`.
+    pub fn below(&mut self, bound: u64) -> u64 {
+        // xorshift64*
+        self.state ^= self.state >> 12;
+        self.state ^= self.state << 25;
+        self.state ^= self.state >> 27;
+        (self.state.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
