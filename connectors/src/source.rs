@@ -140,6 +140,12 @@ pub trait Reader {
     /// Learns that a checkpoint with these positions is committed. Only outside observers care (a Kafka group's offsets): a restart goes
     /// by the checkpoint.
     fn committed(&mut self, _positions: &Positions) {}
+
+    /// Whether everything that its partitions held when it was opened has been read: what an earlier run can have made of the source is
+    /// made again by then. A bounded source never says so before its end.
+    fn caught_up(&self) -> bool {
+        false
+    }
 }
 
 /// The global watermark as the workers of a process last computed it, for readers that have to begin a partition at it.

@@ -91,7 +91,7 @@ pub struct KeyedCut {
     pub epoch: u64,
     /// The clocks of all partitions.
     pub clocks: PartitionClocks,
-    /// The numbers so far, those of keys and bytes left out.
+    /// The numbers so far, those of keys and bytes at the end only.
     pub counts: Counts,
     /// What the states mean.
     pub layout: StateLayout,
@@ -361,7 +361,7 @@ impl KeyedOperator {
         }
         self.cut = epoch;
         self.encoding = true;
-        let counts = self.keys.numbers().clone();
+        let counts = if last { self.keys.counts() } else { self.keys.numbers().clone() };
         let (clocks, layout) = (self.clocks.clone(), self.keys.layout());
         self.cuts.borrow_mut().push_back(KeyedCut { epoch, clocks, counts, layout, states: None, last });
         Ok(())

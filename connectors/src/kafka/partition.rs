@@ -17,6 +17,8 @@ pub(super) struct Partition {
     pub(super) end: Option<u64>,
     /// Whether the end of the partition was seen, and no record since.
     pub(super) is_at_end: bool,
+    /// Whether it has been at its end since the opening.
+    pub(super) reached_end: bool,
     pub(super) ended: bool,
     pub(super) joining: Option<Joining>,
     pub(super) quiet: Quiet,
@@ -52,6 +54,7 @@ impl Partition {
             next_offset,
             end: None,
             is_at_end: false,
+            reached_end: false,
             ended: false,
             joining: is_joining.then_some(Joining::New),
             quiet: Quiet::new(advanced),

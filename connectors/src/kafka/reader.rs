@@ -76,6 +76,10 @@ impl Reader for KafkaReader {
         Ok(!share.options.until_end || !share.partitions.is_empty())
     }
 
+    fn caught_up(&self) -> bool {
+        self.reached_ends()
+    }
+
     fn committed(&mut self, positions: &Positions) {
         let mine = self.share.partitions.iter().filter_map(|partition| positions.get_key_value(&partition.id));
         let list = list(&self.share.options.topic, mine.map(|(partition, offset)| (*partition, Some(*offset))));
@@ -88,6 +92,11 @@ impl Reader for KafkaReader {
 }
 
 impl KafkaReader {
+    /// Whether every partition has been at its end since the opening.
+    fn reached_ends(&self) -> bool {
+        self.share.partitions.iter().all(|partition| partition.reached_end)
+    }
+
     /// Begins to fetch, each partition from where it stands; those that are joining wait.
     pub(super) fn assign_all(&self) -> Result<(), SourceError> {
         let options = &self.share.options;
@@ -155,6 +164,7 @@ impl Share {
         // They are in order: new ones have larger numbers.
         if let Ok(at) = self.partitions.binary_search_by_key(&partition, |found| found.id.0 as i32) {
             self.partitions[at].is_at_end = is_at_end;
+            self.partitions[at].reached_end |= is_at_end;
         }
     }
 

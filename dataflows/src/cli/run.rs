@@ -113,6 +113,10 @@ pub(super) fn run(arguments: &Arguments, telling: Telling) -> Result<(), Failure
         }
         done => done?,
     };
+    if flags.cluster.as_ref().is_some_and(|cluster| cluster.process > 0) {
+        // The first process tells of the whole run.
+        return Ok(());
+    }
     // A run that was stopped goes on some day: its manifest is that of its last checkpoint.
     let manifests = if report.finished { outputs.finish(&report.manifest(&job, &fingerprint))? } else { Vec::new() };
     show(arguments, &job, &report, &manifests);

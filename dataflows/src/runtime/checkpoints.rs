@@ -54,6 +54,8 @@ pub(super) struct Parts {
     pub(super) full: bool,
     pub(super) keyed: Rc<RefCell<VecDeque<KeyedCut>>>,
     pub(super) reading: Shared,
+    /// Keys by stage, as this worker's view has them.
+    pub(super) stages: Rc<RefCell<Vec<i64>>>,
     pub(super) probe: Handle<u64>,
 }
 
@@ -145,8 +147,9 @@ impl Checkpoints {
             staged: BTreeMap::new(),
             sinks: BTreeMap::new(),
             digests: BTreeMap::new(),
-            counts: counts::named(&self.parts.job.triggers, &keyed.counts, &source.counts),
+            counts: counts::named(&self.parts.job, &keyed.counts, &source.counts, &self.parts.stages.borrow()),
             last: keyed.last,
+            caught_up: source.caught_up,
         };
         for (name, table) in TABLES.into_iter().zip(tables) {
             ack.digests.insert(name.to_owned(), table.digest);
@@ -168,7 +171,13 @@ impl Checkpoints {
             let positions = waiting.positions.into_iter().map(|(partition, offset)| (PartitionId(partition), offset));
             self.parts.reading.committed(positions.collect());
         }
-        tables.each.iter().try_for_each(super::tables::TableSinks::committed)
+        for table in &tables.each {
+            table.committed()?;
+            if committed.caught_up {
+                table.caught_up()?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until everything that is committed is out.

@@ -66,6 +66,8 @@ pub(super) struct Committed {
     pub(super) epoch: u64,
     /// Whether the run ends with it.
     pub(super) last: bool,
+    /// Whether everything that was there when the run began has been read by all readers.
+    pub(super) caught_up: bool,
 }
 
 /// A worker's part of a cut.
@@ -88,6 +90,8 @@ pub(super) struct Ack {
     pub(super) counts: BTreeMap<String, u64>,
     /// Whether this is the end of a bounded input.
     pub(super) last: bool,
+    /// Whether its reader has read everything that was there when the run began.
+    pub(super) caught_up: bool,
 }
 
 type Envelope = (u64, Vec<u8>);

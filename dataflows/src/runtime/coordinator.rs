@@ -22,7 +22,7 @@ use whisperer_schemas::{
     Digest, Epoch, Micros,
     checkpoint::{Cut, MANIFEST_VERSION, Manifest},
 };
-use whisperer_sinks::{Lake, StagedFile, WrittenFile};
+use whisperer_sinks::{Lake, StagedFile};
 
 use super::{
     RunError,
@@ -85,7 +85,7 @@ pub(super) struct Coordinator {
     /// Acknowledgements of cuts that are not committed, by epoch.
     acks: BTreeMap<u64, Vec<Ack>>,
     /// Cuts that are being committed, oldest first.
-    committing: VecDeque<Manifest>,
+    committing: VecDeque<(Manifest, bool)>,
     committer: Committer,
     keeper: Keeper,
     /// The last checkpoint whose outboxes a worker has published, by worker.
@@ -94,8 +94,6 @@ pub(super) struct Coordinator {
     stop: Option<u64>,
     /// Whether the committed state has not been looked over since the last commit.
     untidy: bool,
-    /// Files that were published.
-    pub(super) files: Vec<WrittenFile>,
 }
 
 impl Coordinator {
@@ -112,7 +110,6 @@ impl Coordinator {
             published: BTreeMap::new(),
             stop: None,
             untidy: false,
-            files: Vec::new(),
             origin,
             tools,
         }
@@ -144,13 +141,13 @@ impl Coordinator {
     /// Announces what has been committed since the last turn.
     pub(super) fn turn(&mut self, control: &mut Control) -> Result<(), RunError> {
         while let Some(outcome) = self.committer.outcome() {
-            let manifest = self.committing.pop_front().expect("manifests are created in their order");
-            self.files.extend(outcome?);
+            let (manifest, caught_up) = self.committing.pop_front().expect("manifests are created in their order");
+            outcome?;
             let epoch = self.last_epoch(&manifest);
             let finished = manifest.cut.as_ref().is_some_and(|cut| cut.finished);
             let last = finished || self.stop.is_some_and(|stop| epoch >= stop);
             tracing::info!(number = manifest.number, epoch, last, "checkpoint committed");
-            control.broadcast(&Message::Committed(Committed { number: manifest.number, epoch, last }));
+            control.broadcast(&Message::Committed(Committed { number: manifest.number, epoch, last, caught_up }));
             self.origin.history.add(manifest);
             self.untidy = true;
         }
@@ -164,11 +161,11 @@ impl Coordinator {
         Ok(())
     }
 
-    /// Waits until the store is tidy.
-    pub(super) fn finish(self) -> Result<Vec<WrittenFile>, RunError> {
+    /// Waits until the store is tidy; gives the last checkpoint.
+    pub(super) fn finish(self) -> Result<Cut, RunError> {
         self.committer.finish();
         self.keeper.finish()?;
-        Ok(self.files)
+        Ok(self.last)
     }
 
     fn last_epoch(&self, manifest: &Manifest) -> u64 {
@@ -185,12 +182,13 @@ impl Coordinator {
 
     fn commit(&mut self, acks: Vec<Ack>) -> Result<(), RunError> {
         let staged = staged_files(&acks)?;
+        let caught_up = acks.iter().all(|ack| ack.caught_up);
         let cut = self.cut(acks)?;
         let mut manifest = self.origin.header.manifest(self.number, self.origin.start.generation);
         self.last = cut.clone();
         manifest.cut = Some(cut);
         self.number += 1;
-        self.committing.push_back(manifest.clone());
+        self.committing.push_back((manifest.clone(), caught_up));
         self.committer.commit(manifest, staged);
         Ok(())
     }
@@ -228,7 +226,8 @@ impl Coordinator {
                 sum.merge(digest);
             }
             for (name, count) in ack.counts {
-                *cut.counts.entry(name).or_default() += count;
+                let sum: &mut u64 = cut.counts.entry(name).or_default();
+                *sum = sum.wrapping_add(count);
             }
         }
         cut.deltas = deltas;
@@ -251,7 +250,7 @@ pub(super) fn parse_staged(files: &[String]) -> Result<Vec<StagedFile>, RunError
     files.iter().map(parse).collect()
 }
 
-type Outcome = Result<Vec<WrittenFile>, RunError>;
+type Outcome = Result<(), RunError>;
 type Job = (Manifest, BTreeMap<PathBuf, Vec<StagedFile>>);
 
 /// Creates manifests and publishes what was staged for them, one after the other.
@@ -304,12 +303,10 @@ fn commit(
     if !store.create_manifest(manifest)? {
         return Err(RunError::Fenced { number: manifest.number, generation: manifest.generation });
     }
-    let mut written = Vec::new();
     for (root, lake) in lakes {
-        let files = staged.get(root).map_or(&[][..], Vec::as_slice);
-        written.extend(lake.publish(files)?);
+        lake.publish(staged.get(root).map_or(&[][..], Vec::as_slice))?;
     }
-    Ok(written)
+    Ok(())
 }
 
 /// Merges what no checkpoint needs alone into the base, and removes what nothing needs.

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use whisperer_operators::{job::Trigger, keys::Counts};
+use whisperer_operators::{
+    job::{CompiledJob, Trigger},
+    keys::Counts,
+};
 
 use super::reading::ReadCounts;
 
 /// The numbers of one worker by name.
-pub(super) fn named(triggers: &[Trigger], counts: &Counts, read: &ReadCounts) -> BTreeMap<String, u64> {
+pub(super) fn named(job: &CompiledJob, counts: &Counts, read: &ReadCounts, stages: &[i64]) -> BTreeMap<String, u64> {
     let mut named = BTreeMap::new();
     let mut add = |name: String, count: u64| {
         named.insert(name, count);
@@ -22,7 +25,15 @@ pub(super) fn named(triggers: &[Trigger], counts: &Counts, read: &ReadCounts) ->
     add("nulls".into(), counts.nulls);
     add("warming".into(), counts.warming);
     read.dead.iter().for_each(|(reason, count)| add(format!("dead.{reason}"), *count));
-    for (at, trigger) in triggers.iter().enumerate() {
+    add("users".into(), counts.keys);
+    add("cold_users".into(), counts.cold_keys);
+    add("state_bytes".into(), counts.state_bytes);
+    add("cold_bytes".into(), counts.cold_bytes);
+    for (name, keys) in job.stage_names.iter().zip(stages) {
+        // A key may enter a stage on one worker's view and leave it on another's: only the sum is no difference.
+        add(format!("stage.{name}"), *keys as u64);
+    }
+    for (at, trigger) in job.triggers.iter().enumerate() {
         add(format!("decisions.{}", trigger.name), counts.decisions[at]);
         add(format!("suppressed.{}", trigger.name), counts.suppressed[at]);
     }
@@ -52,4 +63,22 @@ pub(super) fn read(named: &BTreeMap<String, u64>) -> ReadCounts {
     let dead = whisperer_connectors::format::Reason::ALL.iter().map(|reason| reason.as_str());
     let dead = dead.map(|reason| (reason, get(&format!("dead.{reason}")))).filter(|(_, count)| *count > 0);
     ReadCounts { read: get("read"), clamped: get("clamped"), dead: dead.collect() }
+}
+
+/// Keys by stage, of all workers.
+pub(super) fn stages(job: &CompiledJob, named: &BTreeMap<String, u64>) -> Vec<u64> {
+    let get = |name: &String| named.get(&format!("stage.{name}")).copied().unwrap_or_default();
+    job.stage_names.iter().map(get).collect()
+}
+
+/// The numbers of all workers at the end of a run.
+pub(super) fn of_all(named: &BTreeMap<String, u64>, triggers: &[Trigger]) -> Counts {
+    let get = |name: &str| named.get(name).copied().unwrap_or_default();
+    Counts {
+        keys: get("users"),
+        cold_keys: get("cold_users"),
+        state_bytes: get("state_bytes"),
+        cold_bytes: get("cold_bytes"),
+        ..keyed(named, triggers)
+    }
 }

@@ -22,7 +22,6 @@ mod recovery;
 mod report;
 mod tables;
 mod ticks;
-pub mod topics;
 mod worker;
 
 use std::{
@@ -44,7 +43,7 @@ use whisperer_operators::{
     keys::{ColdFailed, Keys, RestoreError},
     spec::JobSpec,
 };
-use whisperer_schemas::{Digest, Micros, TableSchema};
+use whisperer_schemas::{Digest, Micros, TableSchema, checkpoint::Cut};
 use whisperer_sinks::{SinkError, WrittenFile};
 
 pub use outputs::Outputs;
@@ -207,12 +206,12 @@ struct WorkerOutcome {
     read: ReadCounts,
     digests: [Digest; 3],
     staged: Vec<Staged>,
-    /// Files that were published with checkpoints.
-    files: Vec<WrittenFile>,
     /// Whether the input has come to its end.
     finished: bool,
     /// What names the run in its files.
     name: String,
+    /// The last checkpoint, where this worker coordinates: it tells of the workers of all processes.
+    last: Option<Cut>,
 }
 
 /// What the workers of a process share.
@@ -281,7 +280,12 @@ impl Run {
         let mut outcomes = collect(guards.join())?;
         let Shared { run, .. } = Arc::into_inner(shared).expect("the workers, which shared it, have ended");
         let mut files = publish(&run, &mut outcomes)?;
-        files.extend(outcomes.iter_mut().flat_map(|outcome| std::mem::take(&mut outcome.files)));
+        if run.state.is_some() {
+            // Earlier generations of the run have published files too.
+            for lake in run.outputs.lakes() {
+                files.extend(lake.written()?);
+            }
+        }
         let report = RunReport::new(&run, outcomes, files, started);
         Ok((report, run.outputs))
     }
@@ -289,15 +293,16 @@ impl Run {
     /// What the run starts from, where this process decides it; its lakes are open then.
     fn origin(&self) -> Result<Option<Origin>, RunError> {
         let Some(state) = &self.state else {
-            self.outputs.open(&self.job, &Opening { run: self.name.clone(), generation: 0, process: 0 })?;
+            self.outputs
+                .open(&self.job, &Opening { run: self.name.clone(), generation: 0, process: 0, fresh: true })?;
             return Ok(None);
         };
         if self.cluster.as_ref().is_some_and(|cluster| cluster.process > 0) {
             return Ok(None);
         }
         let origin = recovery::claim(self, state)?;
-        let Start { run, generation, .. } = origin.start.clone();
-        self.outputs.open(&self.job, &Opening { run, generation, process: 0 })?;
+        let Start { run, generation, restored, .. } = origin.start.clone();
+        self.outputs.open(&self.job, &Opening { run, generation, process: 0, fresh: restored.is_none() })?;
         recovery::recover_lakes(self, state, &origin)?;
         Ok(Some(origin))
     }

@@ -36,6 +36,8 @@ pub(super) struct Opening {
     pub(super) generation: u64,
     /// This process.
     pub(super) process: usize,
+    /// Whether it goes on from no checkpoint.
+    pub(super) fresh: bool,
 }
 
 /// A worker among all.
@@ -68,7 +70,7 @@ impl Outputs {
         let roots: BTreeMap<&PathBuf, TableLog> = self.sinks.iter().filter_map(lake_of).collect();
         let mut lakes = BTreeMap::new();
         for (root, log) in roots {
-            let existing = if opening.generation == 0 { self.existing } else { Existing::Continue };
+            let existing = if opening.fresh { self.existing } else { Existing::Continue };
             let options = LakeOptions::new(root, &job.name, job.version, RunId::new(opening.run.clone())?);
             let (generation, process) = (opening.generation, opening.process as u32);
             let lake = Lake::open(LakeOptions { existing, log, generation, process, ..options })?;

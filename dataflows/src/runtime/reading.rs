@@ -73,6 +73,8 @@ pub(super) struct SourceCut {
     pub(super) positions: BTreeMap<u32, u64>,
     /// What was read.
     pub(super) counts: ReadCounts,
+    /// Whether everything has been read that was there when the run began.
+    pub(super) caught_up: bool,
 }
 
 /// What reading shares with its worker.
@@ -94,6 +96,10 @@ pub(super) struct Shared {
 impl Shared {
     /// Takes what reading had come to at a cut, once it is past it.
     pub(super) fn take_cut(&self, epoch: u64) -> Option<SourceCut> {
+        if epoch == 0 {
+            // The cut before the first record.
+            return None;
+        }
         let mut cuts = self.cuts.borrow_mut();
         let found = cuts.remove(&epoch);
         cuts.retain(|other, _| *other > epoch);
@@ -250,7 +256,8 @@ impl Reading {
     }
 
     fn cut(&self) -> SourceCut {
-        SourceCut { positions: self.positions.clone(), counts: self.counts() }
+        let caught_up = self.reader.caught_up();
+        SourceCut { positions: self.positions.clone(), counts: self.counts(), caught_up }
     }
 
     fn counts(&self) -> ReadCounts {

@@ -20,7 +20,7 @@ use whisperer_connectors::{
 };
 use whisperer_operators::{
     job::CompiledJob,
-    keyed::{CutPlan, KeyedSetup},
+    keyed::{CutPlan, KeyedCut, KeyedSetup},
     keys::{Keys, Outputs as KeyedOutputs, RestoreError},
     layout::StateLayout,
 };
@@ -126,6 +126,15 @@ pub(super) fn restore(
     setup.keys.keep_cuts();
     run.make_cold(worker, &mut setup.keys)?;
     let Some(cut) = cut else {
+        // A cut before the first record: what sinks say then lets a crash before the first checkpoint repeat nothing.
+        setup.cuts.borrow_mut().push_back(KeyedCut {
+            epoch: 0,
+            clocks: setup.clocks.clone(),
+            counts: setup.keys.numbers().clone(),
+            layout: setup.keys.layout(),
+            states: Some(Vec::new()),
+            last: false,
+        });
         return Ok(Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false });
     };
     setup.clocks.restore(cut.clocks.clone(), cut.ended.iter().copied());
@@ -144,7 +153,8 @@ fn once_prepared(run: &Run, state: &StateSettings, start: &Start, cut: Option<&C
     state.store.prepare(cut)?;
     let process = run.cluster.as_ref().map_or(0, |cluster| cluster.process);
     if process > 0 {
-        run.outputs.open(&run.job, &Opening { run: start.run.clone(), generation: start.generation, process })?;
+        let (generation, fresh) = (start.generation, start.restored.is_none());
+        run.outputs.open(&run.job, &Opening { run: start.run.clone(), generation, process, fresh })?;
     }
     if let Some(ticks) = &state.ticks {
         ticks.open(start.generation, process == 0)?;

@@ -10,7 +10,7 @@ use whisperer_operators::keys::Counts;
 use whisperer_schemas::{Digest, Micros};
 use whisperer_sinks::{RunManifest, WrittenFile, manifest::MANIFEST_VERSION};
 
-use super::{Run, WorkerOutcome, reading::ReadCounts};
+use super::{Run, WorkerOutcome, counts, reading::ReadCounts};
 
 /// What a run came to.
 #[derive(Clone, Debug)]
@@ -69,10 +69,12 @@ impl RunReport {
         let mut digests = [Digest::default(); 3];
         let mut watermark = None;
         let mut stages = vec![0; run.job.stage_names.len()];
-        let workers = outcomes.len();
+        let mut workers = outcomes.len();
+        let mut last = None;
         let finished = outcomes.iter().all(|outcome| outcome.finished);
         let name = outcomes.first().map_or_else(|| run.name.clone(), |outcome| outcome.name.clone());
         for outcome in outcomes {
+            last = last.or(outcome.last);
             counts.merge(&outcome.keyed.counts);
             stages.iter_mut().zip(outcome.stages).for_each(|(sum, part)| *sum += part);
             watermark = watermark.max(outcome.keyed.watermark);
@@ -85,10 +87,20 @@ impl RunReport {
         }
         let facts = run.progress.facts();
         let names = run.tables().map(|table| table.name);
+        // Every key that left a stage had entered it.
+        let mut stages = stages.into_iter().map(|keys: i64| keys.unsigned_abs()).collect();
+        if let Some(cut) = last.filter(|_| run.cluster.is_some()) {
+            // What other processes did stands in the checkpoint only.
+            counts = counts::of_all(&cut.counts, &run.job.triggers);
+            read = counts::read(&cut.counts);
+            stages = counts::stages(&run.job, &cut.counts);
+            workers = cut.workers as usize;
+            let of_table = |name: &&str| cut.digests.get(*name).copied().unwrap_or_default();
+            digests = names.each_ref().map(of_table);
+        }
         RunReport {
             counts,
-            // Every key that left a stage had entered it.
-            stages: stages.into_iter().map(|keys: i64| keys.unsigned_abs()).collect(),
+            stages,
             read: read.read,
             dead: read.dead,
             clamped: read.clamped,

@@ -108,7 +108,8 @@ impl TableSinks {
             historical,
             outlets: Vec::new(),
             plan,
-            open_until: plan.map_or(u64::MAX, |plan| plan.next_after(plan.after)),
+            // A run that goes on from nothing takes a cut before its first record.
+            open_until: plan.map_or(u64::MAX, |plan| if plan.after == 0 { 0 } else { plan.next_after(plan.after) }),
             waiting: BTreeMap::new(),
             digest: Digest::default(),
             failed: None,
@@ -159,6 +160,16 @@ impl TableSinks {
         self.each(|way| match way {
             Way::Staged { sink, lake: None } => sink.publish(&[]).map(drop),
             _ => Ok(()),
+        })
+    }
+
+    /// Tells logs that everything which an earlier incarnation can have written has been handed over.
+    pub(super) fn caught_up(&self) -> Result<(), SinkError> {
+        self.each(|way| {
+            if let Way::Log { sink, .. } = way {
+                sink.caught_up();
+            }
+            Ok(())
         })
     }
 

@@ -125,7 +125,7 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     }
     let pace = Pace {
         live: run.source.live().then_some(run.epoch_interval),
-        first: setup.plan.map_or(0, |plan| if plan.after == 0 { 0 } else { plan.after + 1 }),
+        first: setup.plan.map_or(0, |plan| plan.after + 1),
         plan: setup.plan,
     };
     let read_before = if index == 0 { counts::read(&cut.counts) } else { ReadCounts::default() };
@@ -190,6 +190,7 @@ impl Running {
                 full,
                 keyed: cuts,
                 reading: shared_reading.clone(),
+                stages: stages.clone(),
                 probe: probe.clone(),
             };
             Checkpoints::new(parts, &tables)
@@ -350,7 +351,7 @@ impl Running {
         let Running { tables, checkpoints, coordinator, keyed, stages, name, .. } = self;
         let finished = if checkpoints.is_some() { self.finished } else { !self.stopping.get() };
         let mut staged = Vec::new();
-        let mut files = Vec::new();
+        let mut last = None;
         match checkpoints {
             Some(checkpoints) => checkpoints.finish()?,
             None => {
@@ -360,13 +361,13 @@ impl Running {
             }
         }
         if let Some(coordinator) = coordinator {
-            files = coordinator.finish()?;
+            last = Some(coordinator.finish()?);
         }
         let stages = stages.borrow().clone();
         let digests = [0, 1, 2].map(|at: usize| tables.each[at].digest());
         let keyed = std::mem::take(&mut *keyed.borrow_mut());
         let read = self.reading.counts();
-        Ok(WorkerOutcome { keyed, stages, read, digests, staged, files, finished, name })
+        Ok(WorkerOutcome { keyed, stages, read, digests, staged, finished, name, last })
     }
 }
 

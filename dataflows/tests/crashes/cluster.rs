@@ -36,6 +36,18 @@ fn start(job: &Job) -> [Child; 2] {
     })
 }
 
+/// Waits until the cluster has committed something, or has ended.
+fn await_checkpoint(job: &Job, children: &mut [Child; 2]) {
+    let before = job.manifest_max();
+    // The claim is one, what follows is a checkpoint.
+    while job.manifest_max() < before + 2 {
+        if children.iter_mut().any(|child| child.try_wait().expect("it can be waited for").is_some()) {
+            return;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 /// Waits for both; gives whether both came to a good end.
 fn wait(job: &Job, children: &mut [Child; 2]) -> bool {
     let started = Instant::now();
@@ -65,7 +77,9 @@ fn a_cluster_that_loses_a_process_stops_and_goes_on() {
     loop {
         let mut children = start(&job);
         if kills < most {
-            thread::sleep(Duration::from_millis(50 + random.below(600)));
+            // Only once they run together: before that each waits for the other, and a restart of the dead one is what it waits for.
+            await_checkpoint(&job, &mut children);
+            thread::sleep(Duration::from_millis(random.below(400)));
             // One that has come to its end meanwhile cannot be killed any more.
             let _ = children[random.below(2) as usize].kill();
             kills += 1;

@@ -46,6 +46,7 @@ impl Job {
         let jobs = root().join("config/jobs");
         let text = fs::read_to_string(jobs.join("engagement.toml")).expect("the job is there");
         let text = text.replace("\"models/", &format!("\"{}/models/", jobs.display()));
+        let text = text.replace("= 1000000\n", "= 40000\n").replace("= 100000\n", "= 4000\n");
         let text = format!("{text}\n[epoch]\nbytes = 16384\n\n[checkpoint]\ninterval_ms = 100\n");
         fs::write(folder.path().join("job.toml"), edit(text)).expect("the job is written");
         Job { folder }
@@ -66,7 +67,7 @@ impl Job {
     pub fn command(&self, flags: &[&str], variables: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_whisperer"));
         let (out, state) = (self.folder().join("out"), self.folder().join("state"));
-        command.args(["run", "job.toml", "--no-pin", "--events", "40000", "--users", "4000"]);
+        command.args(["run", "job.toml", "--no-pin"]);
         command.arg("--output").arg(out).arg("--state").arg(state).args(flags);
         command.current_dir(self.folder()).envs(variables.iter().copied());
         command.env("WHISPERER_LOG", "info").stdout(Stdio::null());
@@ -110,6 +111,13 @@ impl Job {
     pub fn has_checkpoint(&self) -> bool {
         // The first manifest claims its turn; what follows is a checkpoint.
         fs::read_dir(self.folder().join("state/manifests")).is_ok_and(|manifests| manifests.count() > 1)
+    }
+
+    /// The largest number of a manifest.
+    pub fn manifest_max(&self) -> u64 {
+        let Ok(manifests) = fs::read_dir(self.folder().join("state/manifests")) else { return 0 };
+        let names = manifests.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        names.filter_map(|name| name.split('.').next()?.parse().ok()).max().unwrap_or(0)
     }
 
     /// Compares everything that it has put out with what another one has.

@@ -40,7 +40,9 @@ impl Broker {
         if let Ok(address) = std::env::var("WHISPERER_KAFKA") {
             return Broker { address, mock: None };
         }
-        eprintln!("WHISPERER_KAFKA IS NOT SET: these tests meet librdkafka's mock cluster, and no real broker (bin/broker up)");
+        eprintln!(
+            "WHISPERER_KAFKA IS NOT SET: these tests meet librdkafka's mock cluster, and no real broker (bin/broker up)"
+        );
         let mock = MockCluster::new(1).expect("a mock cluster");
         Broker { address: mock.bootstrap_servers(), mock: Some(mock) }
     }
@@ -158,11 +160,14 @@ fn topics_survive_crashes(delivery: &str) {
     let mut kills = 0;
     while kills < rounds().div_ceil(2) {
         let (job, topics) = job(&broker, &events, delivery);
-        let mut workers = 0;
+        let (mut workers, mut attempts) = (0, 0);
         loop {
             workers = workers % 3 + 1;
             let flags = ["--until-end", "--workers", &workers.to_string()];
-            match job.run_for(&flags, &[], Duration::from_millis(300 + random.below(1500))) {
+            // Each time a little later: to fence the writers of the run before takes seconds.
+            let most = Duration::from_millis(500 + random.below(2500) + 500 * attempts);
+            attempts += 1;
+            match job.run_for(&flags, &[], most) {
                 Ended::Done => break,
                 Ended::Killed => kills += 1,
                 Ended::Failed(code, told) => panic!("seed {}: exit code {code}: {told}", random.seed()),
