@@ -55,6 +55,8 @@ pub(super) struct Start {
     pub(super) run: String,
     /// The number of the checkpoint, if there is one.
     pub(super) restored: Option<u64>,
+    /// Whether that checkpoint is the end of a bounded input, so that only its outputs are to be put in order.
+    pub(super) finished: bool,
     /// Event time before which decisions are not news.
     pub(super) deliver_from: Option<Micros>,
 }

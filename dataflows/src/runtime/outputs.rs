@@ -10,7 +10,7 @@ use whisperer_operators::{job::CompiledJob, keyed::CutPlan};
 use whisperer_schemas::TableSchema;
 use whisperer_sinks::{
     Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, RunId, RunManifest, SinkError, StagedFile, TableLog,
-    WrittenFile,
+    WrittenFile, manifest,
 };
 
 use super::tables::{Outlet, Staged, TableSinks, Way};
@@ -80,6 +80,12 @@ impl Outputs {
         // Opened once in a process.
         let _ = self.lakes.set(lakes);
         Ok(())
+    }
+
+    /// Whether the run has written its manifest into every lake: the last thing that it does. A job without a lake never knows.
+    pub(super) fn are_finished(&self, run: &str) -> bool {
+        let roots: Vec<&PathBuf> = self.sinks.iter().filter_map(lake_of).map(|(root, _)| root).collect();
+        !roots.is_empty() && roots.iter().all(|root| manifest::path(root, run).exists())
     }
 
     /// Whether rows of some sink wait for checkpoints.

@@ -51,7 +51,9 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
         if manifest.job != header.job {
             return Err(RunError::OtherJob { found: manifest.job.clone(), job: header.job });
         }
-        if manifest.cut.as_ref().is_some_and(|cut| cut.finished) && state.restore.is_none() {
+        if let Some(cut) = manifest.cut.as_ref().filter(|cut| cut.finished)
+            && run.outputs.are_finished(&cut.run)
+        {
             return Err(RunError::Finished { number: manifest.number });
         }
         if manifest.fingerprint != header.fingerprint {
@@ -72,7 +74,8 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
     let cut = chosen.and_then(|manifest| manifest.cut);
     let deliver_from = cut.as_ref().map_or(run.news.deliver_from, |cut| cut.deliver_from);
     let name = cut.as_ref().map_or(run.name.as_str(), |cut| cut.run.as_str()).to_owned();
-    let start = Start { generation, claim: number, run: name, restored, deliver_from };
+    let finished = cut.as_ref().is_some_and(|cut| cut.finished);
+    let start = Start { generation, claim: number, run: name, restored, finished, deliver_from };
     tracing::info!(generation, restored, "generation claimed");
     Ok(Origin { header, history, start, cut })
 }

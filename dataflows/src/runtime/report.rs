@@ -89,8 +89,8 @@ impl RunReport {
         let names = run.tables().map(|table| table.name);
         // Every key that left a stage had entered it.
         let mut stages = stages.into_iter().map(|keys: i64| keys.unsigned_abs()).collect();
-        if let Some(cut) = last.filter(|_| run.cluster.is_some()) {
-            // What other processes did stands in the checkpoint only.
+        if let Some(cut) = last.filter(|cut| run.cluster.is_some() || cut.finished) {
+            // What other processes, or an earlier one, did stands in the checkpoint only.
             counts = counts::of_all(&cut.counts, &run.job.triggers);
             read = counts::read(&cut.counts);
             stages = counts::stages(&run.job, &cut.counts);

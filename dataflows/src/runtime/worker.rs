@@ -46,6 +46,8 @@ struct Prepared {
     tables: WorkerTables,
     setup: KeyedSetup,
     full: bool,
+    /// The checkpoint that the run goes on from.
+    cut: Cut,
 }
 
 /// Runs a worker to its end.
@@ -84,7 +86,25 @@ fn drive(worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError
     };
     let prepared = prepare(shared, start.as_ref(), worker);
     let prepared = shared.ready.wait(prepared)?;
-    Running::build(worker, shared, prepared, (start, control)).drive(worker, shared)
+    match start {
+        Some(start) if start.finished => Ok(finished(worker, prepared, start)),
+        start => Running::build(worker, shared, prepared, (start, control)).drive(worker, shared),
+    }
+}
+
+/// The outcome of a run that had come to its end, and was ended before all of its outputs were in their places. They are now.
+fn finished(worker: &Worker, prepared: Prepared, start: Start) -> WorkerOutcome {
+    let Prepared { tables, cut, .. } = prepared;
+    WorkerOutcome {
+        keyed: KeyedReport::default(),
+        stages: Vec::new(),
+        read: ReadCounts::default(),
+        digests: [0, 1, 2].map(|at: usize| tables.each[at].digest()),
+        staged: Vec::new(),
+        finished: true,
+        name: start.run,
+        last: (worker.index() == COORDINATOR).then_some(cut),
+    }
 }
 
 /// Waits until the coordinator has said what the run starts from.
@@ -130,7 +150,7 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     };
     let read_before = if index == 0 { counts::read(&cut.counts) } else { ReadCounts::default() };
     let reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before));
-    Ok(Prepared { reading, tables, setup, full })
+    Ok(Prepared { reading, tables, setup, full, cut })
 }
 
 /// A worker at work.
@@ -162,7 +182,7 @@ impl Running {
         (start, control): (Option<Start>, Control),
     ) -> Running {
         let run = &shared.run;
-        let Prepared { reading, tables, setup, full } = prepared;
+        let Prepared { reading, tables, setup, full, cut: _ } = prepared;
         let probe = Handle::new();
         let shared_reading = reading.shared();
         let keyed = setup.report.clone();
