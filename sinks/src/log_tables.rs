@@ -8,6 +8,7 @@ use crate::{error::SinkError, lake::TableLog, sink::StagedFile};
 
 /// A commit of a lake as the logs of its tables take it: each those of its own files. Paths are relative to the lake.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "delta"), allow(dead_code, reason = "only a log reads it"))]
 pub(crate) struct LogCommit<'a> {
     /// Who commits: a job's run.
     pub(crate) app: &'a str,

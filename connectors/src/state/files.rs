@@ -214,6 +214,7 @@ impl DeltaFile {
     }
 
     /// Key groups of which it holds states, ascending.
+    #[cfg_attr(not(feature = "rocksdb"), allow(dead_code, reason = "only RocksDB is merged group by group"))]
     pub(crate) fn groups(&self) -> Vec<u64> {
         let mut groups: Vec<u64> = self.index.blocks.iter().map(|block| block.group).collect();
         groups.dedup();

@@ -10,7 +10,7 @@ use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::Micros;
 use whisperer_sinks::Existing;
 
-use super::{Failure, open_source, wall_clock};
+use super::{Exit, Failure, open_source, wall_clock};
 use crate::{
     job_file::{CheckpointSettings, DeliverFrom, JobFile, Remote, SourceSettings},
     operations::{JobNames, Operations, RunFlags, Stop},
@@ -35,6 +35,13 @@ impl Launch<'_> {
     /// Opens everything.
     pub(super) fn run(&self) -> Result<Run, Failure> {
         let (file, flags) = (self.file, self.flags);
+        if file.history.is_some() {
+            // A setting that would do nothing is an error.
+            let error = anyhow::anyhow!(
+                "[source] history is not supported in this version: run the files first, as a job of their own"
+            );
+            return Err(Failure::Other(Exit::Invalid, error));
+        }
         let stop = Stop::on_signals()?;
         let names = JobNames {
             job: self.job.name.clone(),

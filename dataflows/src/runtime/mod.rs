@@ -298,6 +298,8 @@ impl Run {
             return Ok(None);
         };
         if self.cluster.as_ref().is_some_and(|cluster| cluster.process > 0) {
+            // Process 0 would not come: it has nothing left to do either.
+            recovery::refuse_finished(self, state)?;
             return Ok(None);
         }
         let origin = recovery::claim(self, state)?;

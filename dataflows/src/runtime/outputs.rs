@@ -24,6 +24,7 @@ pub struct Outputs {
     existing: Existing,
     memory: Option<[MemoryTable; 3]>,
     /// What dead letters say they come from.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only topics tell"))]
     source: String,
 }
 

@@ -26,7 +26,7 @@ use whisperer_operators::{
 };
 use whisperer_schemas::{
     Micros, PartitionId,
-    checkpoint::{Cut, FileFacts},
+    checkpoint::{Cut, FileFacts, Manifest},
 };
 use whisperer_sinks::{OutboxSink, SinkError, lake::Recovery, log::taken_over};
 
@@ -40,6 +40,19 @@ use super::{
     tables::Way,
 };
 
+/// Whether there is something left to do, for a process that decides nothing.
+pub(super) fn refuse_finished(run: &Run, state: &StateSettings) -> Result<(), RunError> {
+    let history = read_history(&*state.store)?;
+    choose(&history, state.restore)?.map_or(Ok(()), |manifest| unless_finished(run, manifest))
+}
+
+fn unless_finished(run: &Run, manifest: &Manifest) -> Result<(), RunError> {
+    match manifest.cut.as_ref().filter(|cut| cut.finished) {
+        Some(cut) if run.outputs.are_finished(&cut.run) => Err(RunError::Finished { number: manifest.number }),
+        _ => Ok(()),
+    }
+}
+
 /// Decides what the run starts from and claims the next manifest for it. Only the process that coordinates does so.
 pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError> {
     let store = &*state.store;
@@ -51,11 +64,7 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
         if manifest.job != header.job {
             return Err(RunError::OtherJob { found: manifest.job.clone(), job: header.job });
         }
-        if let Some(cut) = manifest.cut.as_ref().filter(|cut| cut.finished)
-            && run.outputs.are_finished(&cut.run)
-        {
-            return Err(RunError::Finished { number: manifest.number });
-        }
+        unless_finished(run, manifest)?;
         if manifest.fingerprint != header.fingerprint {
             tracing::info!(
                 number = manifest.number,

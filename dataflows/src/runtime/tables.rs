@@ -19,8 +19,10 @@ use timely::{
     },
 };
 use whisperer_operators::keyed::CutPlan;
-use whisperer_schemas::{Digest, Micros, Row, TableSchema, Value, row_hash};
+use whisperer_schemas::{Digest, Micros, Row, TableSchema, row_hash};
 use whisperer_sinks::{CommitFacts, Lake, LogSink, OutboxSink, SinkError, StagedFile, TableSink};
+
+use super::{News, coordinator::wall_clock};
 
 /// Where rows of one table go, on one worker.
 pub(super) struct Outlet {
@@ -76,8 +78,8 @@ pub(super) struct TableSinks(Rc<RefCell<Sinks>>);
 
 struct Sinks {
     table: Arc<TableSchema>,
-    /// Where a decision says that it is not news; none in other tables.
-    historical: Option<usize>,
+    /// Which decisions are news; none in other tables.
+    news: Option<News>,
     outlets: Vec<Outlet>,
     plan: Option<CutPlan>,
     /// The cut that rows belong to now.
@@ -102,10 +104,9 @@ pub(super) struct TableCut {
 
 impl TableSinks {
     pub(super) fn new(table: Arc<TableSchema>, plan: Option<CutPlan>) -> TableSinks {
-        let historical = table.columns.iter().position(|column| column.name == "_historical");
         TableSinks(Rc::new(RefCell::new(Sinks {
             table,
-            historical,
+            news: None,
             outlets: Vec::new(),
             plan,
             // A run that goes on from nothing takes a cut before its first record.
@@ -118,6 +119,11 @@ impl TableSinks {
 
     pub(super) fn add(&self, outlet: Outlet) {
         self.0.borrow_mut().outlets.push(outlet);
+    }
+
+    /// Says which rows are news: only those go to outlets that do not take history.
+    pub(super) fn tell_news(&self, news: News) {
+        self.0.borrow_mut().news = Some(news);
     }
 
     /// The digest of all rows so far; that of a run that goes on starts from an earlier one.
@@ -258,14 +264,15 @@ impl Sinks {
             return;
         }
         let mut rows = Some(rows);
-        let historical = self.historical;
+        let news_from = self.news.and_then(News::from);
         let mut outlets = self.outlets.iter_mut().filter(|outlet| outlet.whole == whole).peekable();
         while let Some(outlet) = outlets.next() {
             // The last outlet takes the rows themselves.
             let own = if outlets.peek().is_some() { rows.clone() } else { rows.take() };
             let mut own = own.unwrap_or_default();
-            if let Some(at) = historical.filter(|_| !outlet.historical) {
-                own.retain(|row| row.values[at] != Value::Bool(true));
+            if let Some(from) = news_from.filter(|_| !outlet.historical) {
+                // Column 6 of the decisions table: the firing time.
+                own.retain(|row| row.values[6].as_time() >= Some(from));
             }
             if let Err(error) = outlet.to.write(own) {
                 self.failed = Some(error);
@@ -324,4 +331,12 @@ fn gather(rows: StreamVec<'_, u64, Row>, sinks: TableSinks, probe: &Handle<u64>)
 
 fn order(row: &Row) -> (Option<Micros>, Option<&str>) {
     (row.values[6].as_time(), row.values[0].as_text())
+}
+
+impl News {
+    /// The event time from which on decisions are news now.
+    fn from(self) -> Option<Micros> {
+        let expired = self.expires_after.map(|after| wall_clock().saturating_sub(after));
+        self.deliver_from.max(expired)
+    }
 }

@@ -22,7 +22,7 @@ use whisperer_operators::{
 use whisperer_schemas::{Epoch, checkpoint::Cut};
 
 use super::{
-    Run, RunError, Shared, StateSettings, WorkerOutcome,
+    News, Run, RunError, Shared, StateSettings, WorkerOutcome,
     checkpoints::{COORDINATOR, Checkpoints, Parts},
     control::{Committed, Control, Message, Start},
     coordinator::{Coordinator, Tools},
@@ -140,6 +140,8 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
     let tables =
         run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, setup.plan)?;
+    let deliver_from = start.map_or(run.news.deliver_from, |start| start.deliver_from);
+    tables.each[0].tell_news(News { deliver_from, ..run.news });
     if let (Some(state), Some(start)) = (&run.state, start) {
         recovery::recover_sinks(run, (state, start), (index, &tables), &cut)?;
     }

@@ -107,6 +107,19 @@ impl Job {
         }
     }
 
+    /// Runs it until it has taken a checkpoint, and kills it long before its end.
+    pub fn begin(&self, flags: &[&str]) {
+        let mut child = self.start(flags, &[]);
+        let before = self.manifest_max();
+        // A claim, the cut before the first record, and one more.
+        while self.manifest_max() < before + 3 {
+            assert!(child.try_wait().expect("it can be waited for").is_none(), "it ended before its first checkpoint");
+            thread::sleep(Duration::from_millis(1));
+        }
+        child.kill().expect("it runs");
+        assert!(matches!(self.ended(child), Ended::Killed), "it was killed");
+    }
+
     /// Whether there is a checkpoint to go on from.
     pub fn has_checkpoint(&self) -> bool {
         // The first manifest claims its turn; what follows is a checkpoint.
