@@ -341,14 +341,22 @@ impl Keeper {
     fn outcome(&mut self) -> Result<Option<Vec<u64>>, StoreError> {
         let Ok(outcome) = self.outcomes.try_recv() else { return Ok(None) };
         self.idle = true;
-        outcome.map(Some)
+        match outcome {
+            // Checkpoints do not depend on it; the next one brings another attempt.
+            Err(error) if error.retry() => {
+                tracing::warn!(%error, "the state is not tidied up for now");
+                Ok(None)
+            }
+            outcome => outcome.map(Some),
+        }
     }
 
     fn finish(self) -> Result<(), StoreError> {
         drop(self.histories);
         // A thread that panicked has aborted the process.
         let _ = self.thread.join();
-        self.outcomes.try_iter().collect::<Result<Vec<_>, _>>().map(drop)
+        let failed = |outcome: Result<Vec<u64>, StoreError>| outcome.err().filter(|error| !error.retry());
+        self.outcomes.try_iter().find_map(failed).map_or(Ok(()), Err)
     }
 }
 

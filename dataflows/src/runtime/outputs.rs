@@ -45,6 +45,7 @@ pub(super) struct Opening {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Place {
     pub(super) worker: usize,
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only topics ask"))]
     pub(super) workers: usize,
 }
 

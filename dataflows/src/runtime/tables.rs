@@ -50,6 +50,7 @@ pub(super) enum Way {
         sink: Box<dyn LogSink>,
     },
     /// Out when the cut is committed.
+    #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only topics wait so"))]
     Outbox {
         /// What the sink is called in checkpoints.
         name: String,
