@@ -11,8 +11,8 @@ use std::{
 };
 
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, FlushOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
+    BlockBasedOptions, DB, DBCompressionType, FlushOptions, LogLevel, Options, ReadOptions, WaitForCompactOptions,
+    WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 use whisperer_schemas::{Epoch, KeyHash};
 
@@ -200,7 +200,8 @@ impl BaseStore for RocksBase {
         wait.set_wait(true);
         db.flush_opt(&wait).map_err(self.refused("flush"))?;
         *self.known() = Some(read_head(&db, &self.folder)?);
-        Ok(())
+        // Closing breaks a compaction off: with none ever finished, files would gather.
+        db.wait_for_compact(&WaitForCompactOptions::default()).map_err(self.refused("compact"))
     }
 
     fn clear(&self) -> Result<(), StoreError> {
