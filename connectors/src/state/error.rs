@@ -73,6 +73,12 @@ pub enum StoreError {
         /// What it answered.
         detail: String,
     },
+    /// Another process holds the base.
+    #[error("the base \"{}\" is held by another process, which sleeps or is about to stop. End it, or wait", path.display())]
+    Busy {
+        /// The base's folder.
+        path: PathBuf,
+    },
     /// The remote store refused.
     #[error("could not {doing} \"{name}\" on the remote store")]
     Remote {
@@ -159,7 +165,9 @@ impl StoreError {
                     | ErrorKind::TimedOut
                     | ErrorKind::ResourceBusy
             ),
-            StoreError::Remote { .. } => true,
+            StoreError::Remote { .. } | StoreError::Busy { .. } => true,
+            // There is no code for it.
+            StoreError::RocksDb { detail, .. } => detail.contains("No space left on device"),
             _ => false,
         }
     }

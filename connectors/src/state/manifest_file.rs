@@ -117,7 +117,6 @@ mod tests {
         // Goal: manifests of the first release are read. Method: a file that was written by it.
         let fixture = include_bytes!("../../tests/fixtures/v1/manifest.json");
         assert_eq!(decode(12, fixture).unwrap(), manifest());
-        assert_eq!(encode(&manifest()), fixture);
     }
 
     #[test]

@@ -235,3 +235,26 @@ fn a_full_disk_is_said_to_be_full() {
     assert_eq!(source.kind(), ErrorKind::StorageFull);
     assert!(error.to_string().contains("/state/deltas/"), "{error}");
 }
+
+#[cfg(feature = "rocksdb")]
+#[test]
+fn a_sleeping_process_does_not_hold_the_base() {
+    // Goal: a new generation reads and writes the base beside a process that was stopped, unless that one sleeps in the middle of a merge:
+    // then it says so, and may try again. Method: two stores on one folder, the first of which has merged and read; then a third that holds
+    // the database open for writing.
+    let folder = tempfile::tempdir().unwrap();
+    let sleeper = open(folder.path(), BaseKind::RocksDb);
+    let files = two_checkpoints(&sleeper);
+    sleeper.merge(&files[..1], Epoch(10)).unwrap();
+    let reading = sleeper.base_states().unwrap();
+    let awake = open(folder.path(), BaseKind::RocksDb);
+    awake.merge(&files, Epoch(20)).unwrap();
+    assert_eq!(awake.base().unwrap().epoch, Epoch(20));
+    assert_eq!(reading.head().epoch, Epoch(10));
+    let held = rocksdb::DB::open_default(folder.path().join("base")).unwrap();
+    let later = awake.write_delta(&delta(30, 0, &[]), 1).unwrap();
+    let refused = awake.merge(std::slice::from_ref(&later), Epoch(30)).unwrap_err();
+    assert!(matches!(refused, StoreError::Busy { .. }) && refused.retry(), "{refused}");
+    drop(held);
+    awake.merge(&[later], Epoch(30)).unwrap();
+}

@@ -9,8 +9,8 @@ use whisperer_connectors::state::{
     load::read_history,
 };
 
-/// Seeds of a run; `WHISPERER_SIMULATION_SEED` runs one alone.
-const SEEDS: u64 = 400;
+/// Seeds of a run; `WHISPERER_SIMULATION_SEEDS` runs another number of them, `WHISPERER_SIMULATION_SEED` one alone.
+const SEEDS: u64 = 60;
 /// Power cuts per seed.
 const CUTS: u64 = 25;
 /// The power goes after at most so many operations: some cuts hit a start, some the third merge.
@@ -21,9 +21,10 @@ fn no_acknowledged_checkpoint_is_lost_in_a_power_cut() {
     // Goal: after any power cut the newest checkpoint is there, whole, and is none older than the last that was acknowledged. Method: a
     // disk in memory that loses, at each cut, a random part of what was not synced; a life of checkpoints, merges and removals on it,
     // cut at random operations; each start compares what is loaded with a model.
-    let seeds = match env::var("WHISPERER_SIMULATION_SEED") {
-        Ok(seed) => vec![seed.parse().expect("a seed is a number")],
-        Err(_) => (0..SEEDS).collect(),
+    let number = |variable| env::var(variable).ok().map(|text| text.parse().expect("a number"));
+    let seeds = match number("WHISPERER_SIMULATION_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number("WHISPERER_SIMULATION_SEEDS").unwrap_or(SEEDS),
     };
     for seed in seeds {
         println!("WHISPERER_SIMULATION_SEED={seed}");

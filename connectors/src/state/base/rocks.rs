@@ -7,12 +7,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use rocksdb::{
-    BlockBasedOptions, DB, DBCompressionType, FlushOptions, LogLevel, Options, ReadOptions, WriteBatch, WriteOptions,
-    checkpoint::Checkpoint,
+    BlockBasedOptions, DB, DBCompressionType, FlushOptions, LogLevel, Options, ReadOptions, WaitForCompactOptions,
+    WriteBatch, WriteOptions, checkpoint::Checkpoint,
 };
 use whisperer_schemas::{Epoch, KeyHash};
 
@@ -42,23 +42,23 @@ const BACKGROUND_JOBS_MAX: i32 = 2;
 /// RocksDB's own log files.
 const LOG_FILES_MAX: usize = 2;
 
-/// A base in RocksDB.
+/// A base in RocksDB. It is open for writing only while it is written: a process that was stopped, and replaced by another generation, would
+/// keep that one from its base as long as it sleeps.
 #[derive(Debug)]
 pub(crate) struct RocksBase {
     folder: PathBuf,
     role: Role,
-    /// The coordinating process keeps it open.
-    db: Mutex<Option<Arc<DB>>>,
+    /// What the coordinating process knows it to hold, as nobody else writes it.
+    head: Mutex<Option<StatesHead>>,
 }
 
 impl RocksBase {
     pub(crate) fn new(folder: &Path, role: Role) -> RocksBase {
-        RocksBase { folder: folder.into(), role, db: Mutex::new(None) }
+        RocksBase { folder: folder.into(), role, head: Mutex::new(None) }
     }
 
-    fn held(&self) -> MutexGuard<'_, Option<Arc<DB>>> {
-        // Whoever panicked held a handle, nothing else.
-        self.db.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> MutexGuard<'_, Option<StatesHead>> {
+        self.head.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn exists(&self) -> bool {
@@ -66,34 +66,17 @@ impl RocksBase {
     }
 
     /// The database for reading; none where nothing was merged yet.
-    fn reader(&self) -> Result<Option<Arc<DB>>, StoreError> {
+    fn reader(&self) -> Result<Option<DB>, StoreError> {
         if !self.exists() {
             return Ok(None);
         }
-        match self.role {
-            Role::Coordinator => self.writer().map(Some),
-            Role::Member(_) | Role::Reader => {
-                let db = DB::open_for_read_only(&options(), &self.folder, false);
-                db.map(|db| Some(Arc::new(db))).map_err(self.refused("open"))
-            }
-        }
+        DB::open_for_read_only(&options(), &self.folder, false).map(Some).map_err(self.refused("open"))
     }
 
-    fn writer(&self) -> Result<Arc<DB>, StoreError> {
+    fn writer(&self) -> Result<DB, StoreError> {
         self.role.writes("write", &self.folder)?;
-        let mut held = self.held();
-        if let Some(db) = held.as_ref() {
-            return Ok(db.clone());
-        }
         fs::create_dir_all(&self.folder).map_err(io("create", &self.folder))?;
-        let db = Arc::new(DB::open(&options(), &self.folder).map_err(self.refused("open"))?);
-        *held = Some(db.clone());
-        Ok(db)
-    }
-
-    /// Closes the database. Nobody reads it now: that is asked of the callers of what replaces it.
-    fn close(&self) {
-        self.held().take();
+        DB::open(&options(), &self.folder).map_err(self.refused("open"))
     }
 
     fn refused(&self, doing: &'static str) -> impl Fn(rocksdb::Error) -> StoreError + '_ {
@@ -102,7 +85,14 @@ impl RocksBase {
 }
 
 fn refused(doing: &'static str, folder: &Path) -> impl Fn(rocksdb::Error) -> StoreError {
-    move |error| StoreError::RocksDb { doing, path: folder.into(), detail: error.into_string() }
+    move |error| {
+        let (path, detail) = (folder.into(), error.into_string());
+        // There is no code for it.
+        if detail.contains("While lock file") || detail.contains("lock hold by") {
+            return StoreError::Busy { path };
+        }
+        StoreError::RocksDb { doing, path, detail }
+    }
 }
 
 fn options() -> Options {
@@ -158,7 +148,13 @@ fn first_key(db: &DB) -> Option<Vec<u8>> {
 
 impl BaseStore for RocksBase {
     fn head(&self) -> Result<StatesHead, StoreError> {
-        self.reader()?.map_or_else(|| Ok(NoStates::head()), |db| read_head(&db, &self.folder))
+        let mut known = self.known();
+        if let (Role::Coordinator, Some(head)) = (self.role, &*known) {
+            return Ok(head.clone());
+        }
+        let head = self.reader()?.map_or_else(|| Ok(NoStates::head()), |db| read_head(&db, &self.folder))?;
+        *known = Some(head.clone());
+        Ok(head)
     }
 
     fn states(&self) -> Result<Box<dyn States>, StoreError> {
@@ -202,12 +198,15 @@ impl BaseStore for RocksBase {
         write(meta)?;
         let mut wait = FlushOptions::default();
         wait.set_wait(true);
-        db.flush_opt(&wait).map_err(self.refused("flush"))
+        db.flush_opt(&wait).map_err(self.refused("flush"))?;
+        *self.known() = Some(read_head(&db, &self.folder)?);
+        // Closing breaks a compaction off: with none ever finished, files would gather.
+        db.wait_for_compact(&WaitForCompactOptions::default()).map_err(self.refused("compact"))
     }
 
     fn clear(&self) -> Result<(), StoreError> {
         self.role.writes("empty", &self.folder)?;
-        self.close();
+        *self.known() = None;
         remove_folder(&self.folder)
     }
 
@@ -225,7 +224,7 @@ impl BaseStore for RocksBase {
         if !from.join("CURRENT").exists() {
             return Err(StoreError::OtherBase { path: self.folder.clone(), found_rocksdb: false });
         }
-        self.close();
+        *self.known() = None;
         remove_folder(&self.folder)?;
         fs::rename(from, &self.folder).map_err(io("rename into place", &self.folder))?;
         let above = self.folder.parent().unwrap_or(Path::new("."));
@@ -242,7 +241,7 @@ fn remove_folder(folder: &Path) -> Result<(), StoreError> {
 
 /// The states of an open database.
 struct RocksStates {
-    db: Arc<DB>,
+    db: DB,
     head: StatesHead,
     folder: PathBuf,
 }

@@ -13,19 +13,9 @@ fn sorted(states: BTreeMap<u128, Option<Vec<u8>>>) -> Vec<(KeyHash, Option<Box<[
     states
 }
 
-/// `encode` wants an error that can hold what the encoder says.
-#[derive(Debug)]
-struct Refused(#[expect(dead_code, reason = "shown where a test fails")] String);
-
-impl From<SchemaError> for Refused {
-    fn from(error: SchemaError) -> Refused {
-        Refused(error.to_string())
-    }
-}
-
 fn encode(delta: &Delta, generation: u64) -> Vec<u8> {
     let mut file = Vec::new();
-    let flush = &mut |out: &mut Vec<u8>| -> Result<(), Refused> {
+    let flush = &mut |out: &mut Vec<u8>| -> Result<(), SchemaError> {
         file.append(out);
         Ok(())
     };
