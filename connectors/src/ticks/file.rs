@@ -105,7 +105,11 @@ impl FileTickLog {
 
     /// Those that do not count too.
     fn all_files(&self) -> Result<Vec<TickFile>, SourceError> {
-        let entries = fs::read_dir(&self.folder).map_err(|source| failed(&self.folder, source))?;
+        let entries = match fs::read_dir(&self.folder) {
+            // On a machine that joins with a disk of its own.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.map_err(|source| failed(&self.folder, source))?,
+        };
         let mut files = Vec::new();
         for entry in entries {
             let path = entry.map_err(|source| failed(&self.folder, source))?.path();
@@ -186,10 +190,12 @@ impl FileTickWriter {
 }
 
 fn create(path: &Path) -> io::Result<File> {
+    let folder = path.parent().expect("a file lies in a folder");
+    fs::create_dir_all(folder)?;
     let mut file = OpenOptions::new().write(true).create_new(true).open(path)?;
     file.write_all(MAGIC)?;
     file.sync_all()?;
-    sync_folder(path.parent().expect("a file lies in a folder"))?;
+    sync_folder(folder)?;
     Ok(file)
 }
 

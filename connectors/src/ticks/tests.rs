@@ -111,6 +111,16 @@ fn a_generation_adopts_what_was_left_and_hears_no_zombie() {
 }
 
 #[test]
+fn a_process_may_join_where_there_is_no_folder_yet() {
+    // Goal: the disk of another machine holds nothing when its process joins, and what that appends afterwards.
+    let folder = tempfile::tempdir().unwrap();
+    let log = FileTickLog::join(&folder.path().join("ticks"), 1);
+    assert_eq!(log.ticks().unwrap(), []);
+    log.writer(4).unwrap().append(&[tick(0, 1, 10)]).unwrap();
+    assert_eq!(log.ticks().unwrap(), [tick(0, 1, 10)]);
+}
+
+#[test]
 fn full_files_go_when_they_are_held() {
     // Goal: a partition that stays idle for weeks does not fill the disk, and the file that is open stays.
     let folder = tempfile::tempdir().unwrap();
