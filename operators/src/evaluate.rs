@@ -9,6 +9,7 @@ use crate::{
     features::{CellsView, Reading},
     interner::Interner,
     job::{Body, CompiledJob, LogisticModel, NameSlot, NameSlots, Step, Term},
+    memo::{Memo, Outcome},
 };
 
 /// A text that there is none of.
@@ -21,6 +22,9 @@ pub struct Values {
     numbers: Vec<f64>,
     texts: Vec<u32>,
     nulls: Cell<u64>,
+    /// Outcomes of evaluations, and the readings of the one at hand.
+    memo: Memo,
+    readings: Vec<u64>,
 }
 
 impl Values {
@@ -33,7 +37,52 @@ impl Values {
             numbers: vec![f64::NAN; slots.count()],
             texts: vec![NO_TEXT; slots.count()],
             nulls: Cell::new(0),
+            memo: Memo::new(job.condition_features.len()),
+            readings: Vec::new(),
         }
+    }
+
+    /// What the conditions say, their features having been read; `disarmed` are the triggers that wait for their `rearm`. Evaluations
+    /// whose readings are likely to come again are `remembered`; after those, scores may be left uncomputed.
+    pub(crate) fn outcome(&mut self, job: &CompiledJob, texts: &Interner, disarmed: u64, remembered: bool) -> Outcome {
+        if !remembered {
+            return self.compute_outcome(job, texts, disarmed);
+        }
+        let mut readings = std::mem::take(&mut self.readings);
+        readings.clear();
+        readings.extend(job.condition_features.iter().map(|at| match job.features[*at].text {
+            true => u64::from(self.texts[*at]),
+            false => self.numbers[*at].to_bits(),
+        }));
+        let place = self.memo.place(&readings);
+        let outcome = self.memo.get(place, &readings).unwrap_or_else(|| {
+            let before = self.nulls.get();
+            let outcome = self.compute_outcome(job, texts, u64::MAX);
+            if self.nulls.get() == before {
+                self.memo.put(place, &readings, outcome);
+                return outcome;
+            }
+            // Nulls count, so nothing may be evaluated that is not asked for.
+            self.nulls.set(before);
+            self.compute_outcome(job, texts, disarmed)
+        });
+        self.readings = readings;
+        outcome
+    }
+
+    fn compute_outcome(&mut self, job: &CompiledJob, texts: &Interner, disarmed: u64) -> Outcome {
+        self.compute(job, &job.condition_steps, texts);
+        let env = self.env(job, texts);
+        let mut outcome = Outcome { stage: self.stage(), ..Outcome::default() };
+        for (at, trigger) in job.triggers.iter().enumerate() {
+            if let Some(rearm) = &trigger.rearm
+                && disarmed & (1 << at) != 0
+            {
+                outcome.rearms |= u64::from(rearm.eval(&env) == Some(true)) << at;
+            }
+            outcome.holds |= u64::from(trigger.when.eval(&env) == Some(true)) << at;
+        }
+        outcome
     }
 
     /// Reads features as of `now`.
@@ -127,14 +176,11 @@ impl<'a> KeyEnv<'a> {
         }
     }
 
-    /// The terms of a model less their values at the reference, in file order; none where the score is null.
+    /// A term of a model less its value at the reference; none where the score is null.
     #[must_use]
-    pub fn contributions(&self, model: &LogisticModel) -> Option<Vec<f64>> {
-        let contribution = |term: &Term| {
-            let x = transformed(term, self);
-            (!x.is_nan()).then_some(term.weight * x - term.reference)
-        };
-        model.terms.iter().map(contribution).collect()
+    pub fn contribution(&self, term: &Term) -> Option<f64> {
+        let x = transformed(term, self);
+        (!x.is_nan()).then_some(term.weight * x - term.reference)
     }
 }
 

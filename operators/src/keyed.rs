@@ -45,9 +45,9 @@ use crate::{
     watermark::{ChunkFacts, PartitionClocks},
 };
 
-/// Keys whose timers are fired, or whose final rows are written, between two turns of the scheduler: some milliseconds of work, so that
-/// sinks run in between and the rows that wait for them stay few.
-const SLICE_KEYS: usize = 4096;
+/// Keys whose timers are fired, or whose final rows are written, between two turns of the scheduler: a millisecond of work, so that
+/// sinks run in between, and find the rows that wait for them in the cache.
+const SLICE_KEYS: usize = 1024;
 
 /// States that are encoded for a cut between two turns of the scheduler: under a millisecond of work.
 const SLICE_STATES: usize = 2048;

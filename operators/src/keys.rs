@@ -26,6 +26,7 @@ use crate::{
     features::CellsView,
     interner::Interner,
     job::CompiledJob,
+    memo::Outcome,
     record::{LaneMask, Record},
     rows::{self, Cause, Moment},
     wheel::Wheel,
@@ -432,37 +433,31 @@ impl Turn<'_> {
         let job = self.job;
         self.engine.read(job, &job.condition_features, self.state, now);
         let Engine { values, texts, .. } = &mut *self.engine;
-        values.compute(job, &job.condition_steps, texts);
-        if !job.stages.is_empty() && values.stage() != self.state.stage {
-            self.outputs.stages.extend([(self.state.stage, -1), (values.stage(), 1)]);
-            self.state.stage = values.stage();
+        // Just after an event the readings are small whole numbers; at timers the fractions of days that have passed are among them.
+        let remembered = matches!(cause, Cause::Event(_));
+        let outcome = values.outcome(job, texts, self.state.disarmed, remembered);
+        if !job.stages.is_empty() && outcome.stage != self.state.stage {
+            self.outputs.stages.extend([(self.state.stage, -1), (outcome.stage, 1)]);
+            self.state.stage = outcome.stage;
             self.state.changed = true;
         }
-        for at in 0..job.triggers.len() {
-            self.trigger(at, now, cause);
-        }
+        self.triggers(outcome, now, cause);
         self.state.silent = false;
         self.engine.counts.nulls += self.engine.values.take_nulls();
     }
 
-    fn trigger(&mut self, at: usize, now: Micros, cause: Cause<'_>) {
-        let job = self.job;
-        let trigger = &job.triggers[at];
-        let env = self.engine.values.env(job, &self.engine.texts);
-        let bit = 1_u64 << at;
-        let (held, disarmed) = (self.state.held & bit != 0, self.state.disarmed & bit != 0);
-        let rearms = disarmed && trigger.rearm.as_ref().is_some_and(|rearm| rearm.eval(&env) == Some(true));
-        let holds = trigger.when.eval(&env) == Some(true);
-        if rearms {
-            self.state.disarmed &= !bit;
-        }
-        if holds != held {
-            self.state.held ^= bit;
-        }
-        self.state.changed |= rearms || holds != held;
-        let silent = self.state.silent && self.engine.silent & bit != 0;
-        if holds && !held && (!disarmed || rearms) && !silent {
-            self.edge(at, now, cause);
+    fn triggers(&mut self, outcome: Outcome, now: Micros, cause: Cause<'_>) {
+        let silent = if self.state.silent { self.engine.silent } else { 0 };
+        let state = &mut *self.state;
+        let rearmed = state.disarmed & outcome.rearms;
+        let began = outcome.holds & !state.held;
+        state.changed |= rearmed != 0 || outcome.holds != state.held;
+        state.disarmed &= !rearmed;
+        state.held = outcome.holds;
+        let mut edges = began & !state.disarmed & !silent;
+        while edges != 0 {
+            self.edge(edges.trailing_zeros() as usize, now, cause);
+            edges &= edges - 1;
         }
     }
 

@@ -220,7 +220,9 @@ pub enum LayoutError {
 }
 
 fn definition_of_slot(slot: &Slot, lane: &str, spec: &JobSpec) -> String {
-    format!("{:?} {} {lane} {:?}", slot.kind, slot.pane, spec.entity)
+    // A session tells when it began, whatever the panes of the windows that count it.
+    let pane = if matches!(slot.kind, SlotKind::Sessions { .. }) { 0 } else { slot.pane };
+    format!("{:?} {pane} {lane} {:?}", slot.kind, spec.entity)
 }
 
 /// What a feature computes, whatever it is called.
@@ -308,4 +310,42 @@ fn definition_of_score(score: &ScoreSpec) -> String {
 /// The identifiers in an expression, and some words that are none: they name nothing.
 fn words(text: &str) -> impl Iterator<Item = &str> {
     text.split(|letter: char| !letter.is_alphanumeric() && letter != '_').filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use whisperer_schemas::time::DAY;
+
+    use super::*;
+    use crate::{job::CompiledJob, spec::Aggregate};
+
+    fn layout(features: &[(&str, Aggregate, i64)]) -> StateLayout {
+        let feature = |(name, aggregate, days): &(&str, Aggregate, i64)| {
+            let window = Some(crate::spec::Located::nowhere(days * DAY));
+            FeatureSpec { window, ..FeatureSpec::new(name, *aggregate) }
+        };
+        let spec = JobSpec { features: features.iter().map(feature).collect(), ..JobSpec::default() };
+        CompiledJob::new(&spec).expect("the job is valid").state_layout
+    }
+
+    #[test]
+    fn a_feature_keeps_its_cells_whatever_is_added_beside_it() {
+        // Goal: slots are shared between windows, and still a feature's slot is the same one in a job with shorter and longer windows
+        // of the same events, and without them again.
+        use Aggregate::{Count, Sessions, Streak, Trend};
+        let many = [
+            ("month", Count, 30),
+            ("week", Count, 7),
+            ("quarter", Count, 90),
+            ("sessions_week", Sessions, 7),
+            ("sessions_month", Sessions, 30),
+            ("days_in_a_row", Streak, 30),
+            ("slope", Trend, 14),
+        ];
+        for one in &many {
+            let (alone, beside) = (layout(&[*one]), layout(&many));
+            assert!(beside.slots_from(&alone).iter().all(Option::is_some), "{one:?} in the larger job");
+            assert!(alone.slots_from(&beside).iter().any(Option::is_some), "{one:?} in the smaller job");
+        }
+    }
 }

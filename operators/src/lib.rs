@@ -15,6 +15,7 @@ pub mod job;
 pub mod keyed;
 pub mod keys;
 pub mod layout;
+mod memo;
 pub mod record;
 pub mod reference;
 pub mod rows;

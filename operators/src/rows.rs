@@ -1,6 +1,7 @@
 //! Rows of the tables: decisions and profiles, with every score and feature at that instant.
 
 use compact_str::CompactString;
+use smallvec::SmallVec;
 use whisperer_schemas::{Epoch, Micros, PartitionId, Position, Row, Value, decision::decision_id};
 
 use crate::{
@@ -42,7 +43,8 @@ pub(crate) fn decision(
         Cause::Event(record) => (record.event_id.clone(), Some(position(record))),
         Cause::Timer => (CompactString::const_new("timer"), None),
     };
-    let mut values = vec![
+    let mut values = Vec::with_capacity(job.decisions.columns.len());
+    values.extend([
         Value::text(decision_id(&job.name, &trigger.name, state.key, moment.now, ordinal)),
         Value::text(&job.name),
         Value::Int(i64::from(job.version)),
@@ -53,7 +55,7 @@ pub(crate) fn decision(
         Value::Text(cause),
         Value::Int(trigger.priority),
         trigger.action.as_ref().map_or(Value::Null, Value::text),
-    ];
+    ]);
     engine.push_job_columns(job, state, moment.now, &mut values);
     values.push(position.map_or(Value::Null, |position| Value::text(position.to_string())));
     values.push(Value::Int(moment.epoch.0 as i64));
@@ -63,9 +65,9 @@ pub(crate) fn decision(
 /// The row of a profile as of an instant; the last one tells of triggers and timers too.
 pub(crate) fn profile(job: &CompiledJob, engine: &mut Engine, state: &KeyState, moment: Moment, last: bool) -> Row {
     // The stage shown, and read by scores, is that of the last evaluation.
-    let scores: Vec<Step> = job.steps.iter().copied().filter(|step| *step != Step::Stage).collect();
-    engine.fill(job, state, moment.now, &scores);
-    let mut values = vec![
+    engine.fill(job, state, moment.now, &job.score_steps);
+    let mut values = Vec::with_capacity(job.profiles.columns.len());
+    values.extend([
         Value::Time(moment.now),
         Value::text(&job.name),
         Value::Int(i64::from(job.version)),
@@ -73,7 +75,7 @@ pub(crate) fn profile(job: &CompiledJob, engine: &mut Engine, state: &KeyState, 
         Value::Text(state.user_id.clone()),
         Value::Time(state.key_clock),
         Value::Bool(last),
-    ];
+    ]);
     engine.push_job_columns(job, state, moment.now, &mut values);
     values.push(if last { engine.triggers(job, state) } else { Value::Null });
     values.push(if last { engine.timers(job, state) } else { Value::Null });
@@ -152,10 +154,15 @@ fn text(text: Option<&str>) -> Value {
 
 /// The largest contributions by absolute value, ties in file order, zeros left out.
 fn contributions(model: &LogisticModel, env: &KeyEnv<'_>) -> Value {
-    let Some(contributions) = env.contributions(model) else { return Value::Null };
-    let mut named: Vec<_> = model.terms.iter().zip(contributions).filter(|(_, part)| *part != 0.0).collect();
-    named.sort_by(|(_, a), (_, b)| b.abs().total_cmp(&a.abs()));
-    named.truncate(CONTRIBUTIONS_MAX);
-    let pair = |(term, part): (&crate::job::Term, f64)| vec![Value::text(&term.name), Value::Number(part)];
-    Value::List(named.into_iter().map(pair).collect())
+    let mut parts: SmallVec<[(usize, f64); 16]> = SmallVec::new();
+    for (at, term) in model.terms.iter().enumerate() {
+        let Some(part) = env.contribution(term) else { return Value::Null };
+        if part != 0.0 {
+            parts.push((at, part));
+        }
+    }
+    parts.sort_by(|(_, a), (_, b)| b.abs().total_cmp(&a.abs()));
+    parts.truncate(CONTRIBUTIONS_MAX);
+    let pair = |(at, part): &(usize, f64)| vec![Value::text(&model.terms[*at].name), Value::Number(*part)];
+    Value::List(parts.iter().map(pair).collect())
 }

@@ -7,7 +7,7 @@ use crate::{
     features::{Feature, Read},
     intake::{Intake, IntakeBuilder, LaneRequest, OfType, ValueKind},
     spec::{Aggregate, FeatureSpec, JobError, JobSpec, Located, Span, ValueType},
-    window::{DAYS_MAX, Window, WindowError},
+    window::{DAYS_MAX, PANES_MAX, Window, WindowError},
 };
 
 /// Longest gap between events of one session where the job does not say.
@@ -154,6 +154,7 @@ impl Compiler {
     }
 
     fn slot_of(&mut self, kind: SlotKind, input: Input, pane: Micros, panes: i64) -> usize {
+        let (pane, panes) = kept_panes(kind, pane, panes);
         // An accumulator serves any shorter window of the same panes; sessions know when they began, so they serve any shorter window.
         let sessions = matches!(kind, SlotKind::Sessions { .. });
         let same = |slot: &Slot| slot.kind == kind && slot.lane == input.lane && (sessions || slot.pane == pane);
@@ -165,33 +166,8 @@ impl Compiler {
             }
             return at;
         }
-        if let Some(at) = self.finer_count(kind, input, pane, panes) {
-            return at;
-        }
         self.slots.push(Slot { kind, lane: input.lane, pane, panes, value: 0, text: input.text });
         self.slots.len() - 1
-    }
-
-    /// Counts in days from counts in quarters of days: whole numbers add up exactly, and most keys have events in one quarter of a
-    /// day or none, so that one slot of the finer panes takes half the room of two.
-    fn finer_count(&mut self, kind: SlotKind, input: Input, pane: Micros, panes: i64) -> Option<usize> {
-        const QUARTER: Micros = DAY / 4;
-        let other = match pane {
-            DAY => QUARTER,
-            QUARTER => DAY,
-            _ => return None,
-        };
-        let joins = |slot: &Slot| slot.kind == kind && slot.lane == input.lane && slot.pane == other;
-        let bounded = |panes: i64| panes != i64::MAX;
-        let at = self.slots.iter().position(|slot| joins(slot) && bounded(slot.panes))?;
-        if kind != SlotKind::Count || !bounded(panes) {
-            return None;
-        }
-        let slot = &mut self.slots[at];
-        let quarters = |pane: Micros, panes: i64| panes * (pane / QUARTER);
-        slot.panes = quarters(slot.pane, slot.panes).max(quarters(pane, panes));
-        slot.pane = QUARTER;
-        Some(at)
     }
 
     /// The set of a distinct count and, right behind it, the panes with refused values. Never shared between windows: what fits
@@ -238,6 +214,15 @@ impl Compiler {
         let content = self.content.into_iter().map(place).collect();
         Features { features, slots, lane_slots, intake, content, lanes: self.lanes }
     }
+}
+
+/// The panes in which a window's content is kept. Counts in days are kept in quarters of days, from which whole numbers add up exactly:
+/// most keys have events in one quarter of a day or none, so that windows of days and of weeks share one slot in half the room. It
+/// is the same for a window whatever other features there are, or an edited job could not go on with its cells.
+fn kept_panes(kind: SlotKind, pane: Micros, panes: i64) -> (Micros, i64) {
+    const QUARTERS: i64 = 4;
+    let shared = kind == SlotKind::Count && pane == DAY && panes <= PANES_MAX;
+    if shared { (DAY / QUARTERS, panes * QUARTERS) } else { (pane, panes) }
 }
 
 fn moved(read: Read, place: &impl Fn(usize) -> usize) -> Read {

@@ -66,6 +66,8 @@ pub struct CompiledJob {
     pub triggers: Vec<Trigger>,
     /// All scores and the stage, each after what it reads.
     pub steps: Vec<Step>,
+    /// All scores, for rows that show the stage of the last evaluation.
+    pub score_steps: Vec<Step>,
     /// The steps that a stage or a trigger needs.
     pub condition_steps: Vec<Step>,
     /// The features that a stage or a trigger needs, through scores too.
@@ -198,6 +200,7 @@ impl CompiledJob {
             stages: conditions.stages,
             stage_names: names.stages,
             triggers: conditions.triggers,
+            score_steps: conditions.steps.iter().copied().filter(|step| *step != Step::Stage).collect(),
             steps: conditions.steps,
             condition_steps: conditions.condition_steps,
             condition_features: conditions.reads.features(),

@@ -1,5 +1,7 @@
 //! Scores: logistic models and expressions, with their levels.
 
+use std::sync::LazyLock;
+
 use crate::{
     expression::{self, Kind, Names, NumberExpr},
     spec::{Aggregate, JobError, JobSpec, Located, ModelSpec, ModelTerm, ModelValue, ScoreBody, ScoreSpec, Transform},
@@ -67,7 +69,7 @@ impl Transform {
     pub fn number(&self, x: f64) -> f64 {
         let transformed = match self {
             Transform::Identity => x,
-            Transform::Log1p => libm::log1p(x),
+            Transform::Log1p => log1p(x),
             Transform::Standard { mean, sd } => (x - mean) / sd,
             // A null stays a null: `max` and `min` would answer with the other operand.
             Transform::Clip { .. } if x.is_nan() => x,
@@ -92,6 +94,14 @@ impl Transform {
             ModelValue::Text(text) => self.text(text),
         }
     }
+}
+
+/// `libm`'s, looked up for the small whole numbers that counts are.
+fn log1p(x: f64) -> f64 {
+    static OF_WHOLE: LazyLock<[f64; 256]> = LazyLock::new(|| std::array::from_fn(|n| libm::log1p(n as f64)));
+    let whole = x as u8;
+    // Bits, so that a negative zero keeps its sign.
+    if f64::from(whole).to_bits() == x.to_bits() { OF_WHOLE[usize::from(whole)] } else { libm::log1p(x) }
 }
 
 pub(super) fn compile(spec: &JobSpec, names: &mut JobNames, errors: &mut Vec<JobError>) -> Vec<Score> {

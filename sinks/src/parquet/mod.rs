@@ -39,8 +39,9 @@ pub const FILE_BYTES_MAX: u64 = 512 << 20;
 /// Rows of a row group, at most: what readers skip, spread over their threads, and hold in memory at once.
 pub const ROW_GROUP_ROWS_MAX: usize = 1 << 17;
 
-/// Rows of one date that are gathered before they are converted: enough to spread a batch's fixed costs per column.
-pub const BATCH_ROWS_MAX: usize = 1 << 14;
+/// Rows of one date that are gathered before they are converted: enough to spread a batch's fixed costs per column, and few enough to
+/// stay in a core's cache, through which a conversion goes once per column.
+pub const BATCH_ROWS_MAX: usize = 1 << 10;
 
 /// Bytes of one date's rows at which they are converted, however few: dead letters may be a megabyte each.
 pub const BATCH_BYTES_MAX: usize = 32 << 20;
