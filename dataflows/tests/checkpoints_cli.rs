@@ -151,9 +151,10 @@ fn an_edited_job_is_held_against_its_state() {
     let same = done(folder, &["check", "job.toml", "--against", "state"]);
     assert_eq!(same.lines().count(), 4, "{same}");
     assert!(same.lines().all(|line| line.trim_end().ends_with("kept")), "{same}");
-    let edited = JOB
-        .replace("events_7d >= 5", "events_30d >= 5")
-        .replace("name = \"events_7d\"\naggregate = \"count\"\nwindow = \"7d\"", "name = \"events_30d\"\naggregate = \"count\"\nwindow = \"30d\"");
+    let edited = JOB.replace("events_7d >= 5", "events_30d >= 5").replace(
+        "name = \"events_7d\"\naggregate = \"count\"\nwindow = \"7d\"",
+        "name = \"events_30d\"\naggregate = \"count\"\nwindow = \"30d\"",
+    );
     fs::write(folder.join("edited.toml"), edited).expect("written");
     let against = ["check", "edited.toml", "--against", "state", "--format", "json"];
     let told = json(&done(folder, &against));
