@@ -57,6 +57,8 @@ pub(super) struct Start {
     pub(super) restored: Option<u64>,
     /// Whether that checkpoint is the end of a bounded input, so that only its outputs are to be put in order.
     pub(super) finished: bool,
+    /// Whether outputs that are out already may come again.
+    pub(super) repeats: bool,
     /// Event time before which decisions are not news.
     pub(super) deliver_from: Option<Micros>,
 }

@@ -305,7 +305,7 @@ impl Run {
         let origin = recovery::claim(self, state)?;
         let Start { run, generation, restored, .. } = origin.start.clone();
         self.outputs.open(&self.job, &Opening { run, generation, process: 0, fresh: restored.is_none() })?;
-        recovery::recover_lakes(self, state, &origin)?;
+        recovery::recover_lakes(self, &origin)?;
         Ok(Some(origin))
     }
 

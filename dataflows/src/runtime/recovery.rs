@@ -15,7 +15,7 @@ use whisperer_connectors::{
     state::{
         Loading,
         load::read_history,
-        resolve::{choose, next_claim, parse_delta_name},
+        resolve::{Standing, check_outputs, choose, next_claim, parse_delta_name},
     },
 };
 use whisperer_operators::{
@@ -72,6 +72,15 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
             );
         }
     }
+    let newest = history.live().first().copied();
+    if let (Some(wanted), Some(newest)) = (state.restore, newest) {
+        // Before the claim: a start that is refused must not send the job back.
+        let recorded = BTreeMap::from([("the outputs".to_owned(), newest)]);
+        check_outputs(&history, wanted, &recorded, state.repeat_outputs)?;
+    }
+    // A claim that no checkpoint follows is that of a start which sent the job back, or that died: it has accepted what comes again.
+    let sent_back = history.standings().last().is_some_and(|(_, standing)| *standing == Standing::Claim);
+    let repeats = state.repeat_outputs || sent_back;
     let (number, generation) = next_claim(&history);
     let mut claim = header.manifest(number, generation);
     claim.restored = chosen.as_ref().map(|manifest| manifest.number);
@@ -84,13 +93,13 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
     let deliver_from = cut.as_ref().map_or(run.news.deliver_from, |cut| cut.deliver_from);
     let name = cut.as_ref().map_or(run.name.as_str(), |cut| cut.run.as_str()).to_owned();
     let finished = cut.as_ref().is_some_and(|cut| cut.finished);
-    let start = Start { generation, claim: number, run: name, restored, finished, deliver_from };
+    let start = Start { generation, claim: number, run: name, restored, finished, repeats, deliver_from };
     tracing::info!(generation, restored, "generation claimed");
     Ok(Origin { header, history, start, cut })
 }
 
 /// Rolls forward what the checkpoint says about files, and clears up after the generation before. Only the process that coordinates does so.
-pub(super) fn recover_lakes(run: &Run, state: &StateSettings, origin: &Origin) -> Result<(), RunError> {
+pub(super) fn recover_lakes(run: &Run, origin: &Origin) -> Result<(), RunError> {
     for lake in run.outputs.lakes() {
         let cut = origin.cut.as_ref();
         let listed = cut.and_then(|cut| cut.staged.get(&lake.root().display().to_string()));
@@ -99,7 +108,7 @@ pub(super) fn recover_lakes(run: &Run, state: &StateSettings, origin: &Origin) -
             checkpoint: origin.start.restored.unwrap_or(0),
             listed: &files,
             claimed: origin.start.claim,
-            repeat_outputs: state.repeat_outputs,
+            repeat_outputs: origin.start.repeats,
         })?;
     }
     Ok(())
@@ -217,6 +226,7 @@ pub(super) fn recover_sinks(
             sinks.start_digest(cut.digests.get(name).copied().unwrap_or_default());
         }
     }
+    let repeats = state.repeat_outputs;
     let mut outboxes = Outboxes { state, restored: start.restored, job: &run.job, worker };
     for table in &tables.each {
         let mut failed = None;
@@ -224,7 +234,7 @@ pub(super) fn recover_sinks(
             match way {
                 Way::Staged { .. } => {}
                 Way::Log { name, sink } => {
-                    let positions = if state.repeat_outputs { Vec::new() } else { of_sink(cut, name) };
+                    let positions = if repeats { Vec::new() } else { of_sink(cut, name) };
                     sink.recover(&positions)?;
                 }
                 Way::Outbox { name, sink, identities, .. } => {
