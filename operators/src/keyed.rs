@@ -265,6 +265,8 @@ struct KeyedOperator {
     plan: Option<CutPlan>,
     /// The epoch of the last cut.
     cut: u64,
+    /// The last epoch that was applied.
+    applied: u64,
     /// Whether the newest cut waits for its states.
     encoding: bool,
     cuts: Rc<RefCell<VecDeque<KeyedCut>>>,
@@ -286,6 +288,7 @@ impl KeyedOperator {
             phase: Phase::Epochs,
             plan: setup.plan,
             cut: setup.plan.map_or(0, |plan| plan.after),
+            applied: 0,
             encoding: false,
             cuts: setup.cuts,
             stopping: setup.stopping,
@@ -352,7 +355,11 @@ impl KeyedOperator {
     fn due_cut(&self, frontiers: &[MutableAntichain<u64>]) -> Option<u64> {
         let next = self.plan?.next_after(self.cut);
         let applied = self.stash.keys().next().is_none_or(|epoch| *epoch > next);
-        (applied && frontier(frontiers).is_some_and(|frontier| frontier > next)).then_some(next)
+        // Once the input has ended, cuts go as far as there were epochs: every worker has seen the same ones, whatever it saw of the
+        // frontier on its way to the end.
+        let last = self.stash.keys().next_back().copied().unwrap_or_default().max(self.applied);
+        let passed = frontier(frontiers).map_or(next <= last, |frontier| frontier > next);
+        (applied && passed).then_some(next)
     }
 
     fn begin_cut(&mut self, epoch: u64, last: bool) -> Result<(), ColdFailed> {
@@ -411,7 +418,7 @@ impl KeyedOperator {
             return Ok(());
         }
         if let Some(plan) = self.plan {
-            let epoch = plan.next_after(self.cut.max(self.epoch().0.saturating_sub(1)));
+            let epoch = plan.next_after(self.cut.max(self.applied));
             self.begin_cut(epoch, false)?;
             self.hold(epoch + 1);
         }
@@ -434,6 +441,7 @@ impl KeyedOperator {
     }
 
     fn apply(&mut self, epoch: u64, mut stash: Stash) {
+        self.applied = epoch;
         self.clocks.advance(stash.facts);
         // Stable: runs of one chunk keep the order in which their reader sent them, which is that of the log.
         stash.runs.sort_by_key(|(partition, chunk, _)| (*partition, *chunk));
