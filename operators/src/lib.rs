@@ -5,7 +5,6 @@
 pub mod cells;
 pub mod cold;
 pub mod dedup;
-pub mod digested;
 pub mod evaluate;
 pub mod expression;
 pub mod features;
