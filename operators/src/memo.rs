@@ -7,6 +7,9 @@
 /// Room of a worker's memo: it should stay in a cache that is the core's own.
 const BYTES_MAX: usize = 128 << 10;
 
+/// Bits of a hash below those that make a place; there are never as many places as the others could tell apart.
+const PLACE_SHIFT: u32 = 48;
+
 /// What an evaluation says.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Outcome {
@@ -40,9 +43,10 @@ impl Memo {
     #[inline]
     pub(crate) fn place(&self, readings: &[u64]) -> usize {
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-        // Small numbers differ in the upper bits of their f64 only, which the rotation brings to where a product spreads them.
+        // Small numbers differ in the upper bits of their f64 only, and a product carries upwards only: its uppermost bits are those
+        // that all of them reach.
         let hash = readings.iter().fold(0_u64, |hash, word| (hash.rotate_left(23) ^ word).wrapping_mul(FACTOR));
-        (hash >> 32) as usize & (self.outcomes.len() - 1)
+        (hash >> PLACE_SHIFT) as usize & (self.outcomes.len() - 1)
     }
 
     /// The outcome that is kept there, if it is that of these readings.
