@@ -6,6 +6,7 @@ pub mod conformance;
 pub mod file;
 pub mod format;
 pub mod generator;
+pub mod history;
 pub mod kafka;
 pub mod memory;
 pub mod source;

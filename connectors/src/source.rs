@@ -12,7 +12,10 @@ use std::{
     collections::BTreeMap,
     io,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use whisperer_schemas::{Epoch, Micros, PartitionId, Position};
@@ -90,6 +93,11 @@ pub trait Source: Send + Sync {
     /// How many partitions there are; they are numbered from 0. Of a live source there may be more later.
     fn partitions(&self) -> u32;
 
+    /// How many partitions of history are read before them; they are numbered from [`PartitionId::HISTORY`].
+    fn history(&self) -> u32 {
+        0
+    }
+
     /// Total bytes or records of a bounded source, for progress; none where it is not known.
     fn size(&self) -> Option<Size>;
 
@@ -141,6 +149,12 @@ pub trait Reader {
     /// by the checkpoint.
     fn committed(&mut self, _positions: &Positions) {}
 
+    /// Where reading of its live partitions begins, settled when it was opened: a checkpoint before their first record keeps it. A bounded
+    /// source begins where it was told to.
+    fn positions(&self) -> Positions {
+        Positions::new()
+    }
+
     /// Whether everything that its partitions held when it was opened has been read: what an earlier run can have made of the source is
     /// made again by then. A bounded source never says so before its end.
     fn caught_up(&self) -> bool {
@@ -148,14 +162,18 @@ pub trait Reader {
     }
 }
 
-/// The global watermark as the workers of a process last computed it, for readers that have to begin a partition at it.
+/// The global watermark as the workers of a process last computed it, for readers that have to begin a partition at it, or once history
+/// has come to its end.
 #[derive(Debug, Default)]
-pub struct GlobalWatermark(Mutex<Option<(Epoch, Micros)>>);
+pub struct GlobalWatermark {
+    last: Mutex<Option<(Epoch, Micros)>>,
+    history_ended: AtomicBool,
+}
 
 impl GlobalWatermark {
     /// Says what the watermark is once all facts up to `epoch` are in. It never goes back.
     pub fn set(&self, epoch: Epoch, time: Micros) {
-        let mut last = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let (epoch_before, time_before) = last.unwrap_or((epoch, time));
         *last = Some((epoch.max(epoch_before), time.max(time_before)));
     }
@@ -164,7 +182,18 @@ impl GlobalWatermark {
     #[must_use]
     pub fn get(&self) -> Option<(Epoch, Micros)> {
         // A pair of numbers is whole at any moment.
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Says that all partitions of history have ended, on all workers, and that what is read from now on comes after them.
+    pub fn end_history(&self) {
+        self.history_ended.store(true, Ordering::Release);
+    }
+
+    /// Whether it was said.
+    #[must_use]
+    pub fn history_ended(&self) -> bool {
+        self.history_ended.load(Ordering::Acquire)
     }
 }
 

@@ -25,7 +25,7 @@ fn cases() -> Vec<PathBuf> {
     cases
 }
 
-/// Runs a case and gives its decisions as sorted lines, without `_position` and `_epoch`, which tell how the input was cut.
+/// Runs a case and gives its decisions as sorted lines, without the columns that begin with `_`, which tell how and when the input was read.
 fn decisions(case: &Path, workers: usize, epoch_size: EpochSize) -> String {
     let loaded = job_file::load_with(&case.join("job.toml"), &Overrides::default(), CompiledJob::new);
     let (file, job) = loaded.unwrap_or_else(|errors| panic!("{}", errors.render()));

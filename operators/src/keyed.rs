@@ -59,6 +59,8 @@ pub struct KeyedReport {
     pub counts: Counts,
     /// The global watermark.
     pub watermark: Option<Micros>,
+    /// Whether no partition of history goes on.
+    pub history_ended: bool,
     /// Epochs that were applied.
     pub epochs: u64,
     /// The last of them.
@@ -458,6 +460,7 @@ impl KeyedOperator {
         let mut report = self.report.borrow_mut();
         report.epochs += 1;
         report.applied = Some(epoch);
+        report.history_ended = self.clocks.history_ended();
         report.counts.clone_from(self.keys.numbers());
     }
 

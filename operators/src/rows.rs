@@ -59,6 +59,8 @@ pub(crate) fn decision(
     engine.push_job_columns(job, state, moment.now, &mut values);
     values.push(position.map_or(Value::Null, |position| Value::text(position.to_string())));
     values.push(Value::Int(moment.epoch.0 as i64));
+    // Whoever delivers knows what is news.
+    values.push(Value::Bool(false));
     Row { values, epoch: moment.epoch, position }
 }
 

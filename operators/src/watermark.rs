@@ -6,9 +6,14 @@
 //!
 //! A live source can get new partitions. From the first fact of one it holds the global watermark, which never goes back, until its
 //! clock is known; its reader then lets the clock begin at the watermark that was held.
+//!
+//! Files may be read before a live source: partitions of history. While one of them goes on, only they make the watermark; with the end
+//! of the last one the clocks of all others begin at the largest event time of history.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use whisperer_schemas::Micros;
+use whisperer_schemas::{Micros, PartitionId};
 
 /// What a reader tells all workers about one chunk of one partition in one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +32,7 @@ pub struct ChunkFacts {
 #[derive(Clone, Debug)]
 pub struct PartitionClocks {
     out_of_orderness: Micros,
-    partitions: Vec<PartitionClock>,
+    partitions: BTreeMap<u32, PartitionClock>,
     /// Largest event time before each chunk of the epoch at hand.
     bases: Vec<(u32, u32, Micros)>,
     watermark: Micros,
@@ -39,16 +44,37 @@ struct PartitionClock {
     ended: bool,
 }
 
-impl PartitionClock {
-    const NEW: PartitionClock = PartitionClock { time_max: Micros::MIN, ended: false };
+impl Default for PartitionClock {
+    /// The clock of a partition of which nothing has been read.
+    fn default() -> PartitionClock {
+        PartitionClock { time_max: Micros::MIN, ended: false }
+    }
 }
 
 impl PartitionClocks {
     /// Clocks of partitions of which nothing has been read.
     #[must_use]
     pub fn new(partitions: u32, out_of_orderness: Micros) -> PartitionClocks {
-        let partitions = vec![PartitionClock::NEW; partitions as usize];
+        let partitions = (0..partitions).map(|partition| (partition, PartitionClock::default())).collect();
         PartitionClocks { out_of_orderness, partitions, bases: Vec::new(), watermark: Micros::MIN }
+    }
+
+    /// Adds partitions of history, which come before all others.
+    #[must_use]
+    pub fn after_history(mut self, partitions: u32) -> PartitionClocks {
+        let history = (0..partitions).map(|partition| (PartitionId::HISTORY + partition, PartitionClock::default()));
+        self.partitions.extend(history);
+        self
+    }
+
+    /// Whether no partition of history goes on.
+    #[must_use]
+    pub fn history_ended(&self) -> bool {
+        self.history().all(|clock| clock.ended)
+    }
+
+    fn history(&self) -> impl Iterator<Item = &PartitionClock> {
+        self.partitions.range(PartitionId::HISTORY..).map(|(_, clock)| clock)
     }
 
     /// Goes on from what a checkpoint says: the largest event time of each partition that has one, and the partitions that have ended.
@@ -64,36 +90,42 @@ impl PartitionClocks {
 
     /// The largest event time of each partition that has one.
     pub fn times(&self) -> impl Iterator<Item = (u32, Micros)> + '_ {
-        let times = self.partitions.iter().enumerate().map(|(partition, clock)| (partition as u32, clock.time_max));
+        let times = self.partitions.iter().map(|(partition, clock)| (*partition, clock.time_max));
         times.filter(|(_, time_max)| *time_max != Micros::MIN)
     }
 
     /// The partitions that have ended.
     pub fn ended(&self) -> impl Iterator<Item = u32> + '_ {
-        self.partitions.iter().enumerate().filter(|(_, clock)| clock.ended).map(|(partition, _)| partition as u32)
+        self.partitions.iter().filter(|(_, clock)| clock.ended).map(|(partition, _)| *partition)
     }
 
     fn clock(&mut self, partition: u32) -> &mut PartitionClock {
-        let needed = partition as usize + 1;
-        if self.partitions.len() < needed {
-            self.partitions.resize(needed, PartitionClock::NEW);
-        }
-        &mut self.partitions[partition as usize]
+        self.partitions.entry(partition).or_default()
     }
 
     /// Takes in the facts of an epoch, whatever order they came in. A partition that was not there before is there from now on.
     pub fn advance(&mut self, mut facts: Vec<ChunkFacts>) {
         facts.sort_unstable_by_key(|fact| (fact.partition, fact.chunk));
         self.bases.clear();
+        let in_history = !self.history_ended();
         for fact in facts {
-            let count = self.partitions.len().max(fact.partition as usize + 1);
-            self.partitions.resize(count, PartitionClock::NEW);
-            let clock = &mut self.partitions[fact.partition as usize];
+            let clock = self.partitions.entry(fact.partition).or_default();
             self.bases.push((fact.partition, fact.chunk, clock.time_max));
             clock.time_max = clock.time_max.max(fact.time_max);
             clock.ended |= fact.ended;
         }
+        if in_history && self.history_ended() {
+            self.begin_after_history();
+        }
         self.watermark = self.watermark.max(self.minimum());
+    }
+
+    /// What comes after history begins where history ends, whoever reads it and when.
+    fn begin_after_history(&mut self) {
+        let end = self.history().map(|clock| clock.time_max).max().unwrap_or(Micros::MIN);
+        for (_, clock) in self.partitions.range_mut(..PartitionId::HISTORY) {
+            clock.time_max = clock.time_max.max(end);
+        }
     }
 
     /// Largest event time of a partition before a chunk of the epoch at hand.
@@ -119,7 +151,8 @@ impl PartitionClocks {
     }
 
     fn minimum(&self) -> Micros {
-        let open = self.partitions.iter().filter(|clock| !clock.ended);
+        let from = if self.history_ended() { 0 } else { PartitionId::HISTORY };
+        let open = self.partitions.range(from..).map(|(_, clock)| clock).filter(|clock| !clock.ended);
         let behind = open.map(|clock| clock.time_max.saturating_sub(self.out_of_orderness)).min();
         behind.unwrap_or_else(|| self.time_max())
     }
@@ -127,7 +160,7 @@ impl PartitionClocks {
     /// The largest event time of all partitions; `Micros::MIN` before the first record.
     #[must_use]
     pub fn time_max(&self) -> Micros {
-        self.partitions.iter().map(|clock| clock.time_max).max().unwrap_or(Micros::MIN)
+        self.partitions.values().map(|clock| clock.time_max).max().unwrap_or(Micros::MIN)
     }
 }
 
@@ -176,5 +209,30 @@ mod tests {
         assert_eq!(clocks.watermark(), 60);
         clocks.advance(vec![fact(1, 0, 80, true)]);
         assert_eq!(clocks.watermark(), 500);
+    }
+
+    #[test]
+    fn what_comes_after_history_begins_where_it_ends() {
+        // Goal: while files are read they alone make the watermark; the topic's clocks begin at their largest event time, all at once, and
+        // the watermark does not jump to it as if all input had ended.
+        let file = |at: u32, time_max, ended| fact(PartitionId::HISTORY + at, 0, time_max, ended);
+        let mut clocks = PartitionClocks::new(2, 10).after_history(2);
+        assert!(!clocks.history_ended());
+        clocks.advance(vec![file(0, 100, false), file(1, 80, false)]);
+        assert_eq!(clocks.watermark(), 70);
+        clocks.advance(vec![file(0, 110, false), file(1, 200, true)]);
+        assert_eq!(clocks.watermark(), 100);
+        let mut restored = PartitionClocks::new(2, 10).after_history(2);
+        restored.restore(clocks.times().collect::<Vec<_>>(), clocks.ended().collect::<Vec<_>>());
+        for clocks in [&mut clocks, &mut restored] {
+            assert!(!clocks.history_ended());
+            clocks.advance(vec![file(0, 150, true)]);
+            assert!(clocks.history_ended());
+            assert_eq!(clocks.watermark(), 190);
+            clocks.advance(vec![fact(1, 0, 195, false)]);
+            assert_eq!((clocks.base(1, 0), clocks.watermark()), (200, 190));
+            clocks.advance(vec![fact(0, 0, 300, false), fact(1, 0, 250, false)]);
+            assert_eq!((clocks.base(0, 0), clocks.watermark()), (200, 240));
+        }
     }
 }

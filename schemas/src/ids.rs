@@ -11,9 +11,21 @@ use crate::error::SchemaError;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Epoch(pub u64);
 
-/// A partition of a source, numbered from 0.
+/// A partition of a source, numbered from 0; those of files that are read before a topic, from 2^24.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct PartitionId(pub u32);
+
+impl PartitionId {
+    /// The first partition of history: more than a topic can have.
+    pub const HISTORY: u32 = 1 << 24;
+
+    /// Whether it is one of the files that are read before a topic.
+    #[inline]
+    #[must_use]
+    pub fn is_history(self) -> bool {
+        self.0 >= PartitionId::HISTORY
+    }
+}
 
 impl fmt::Display for PartitionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

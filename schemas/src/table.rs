@@ -8,8 +8,9 @@ use crate::{
 };
 
 /// Names of the fixed columns of all tables that have columns of a job's own, sorted: no feature or score may have one of them.
-const RESERVED_NAMES: [&str; 18] = [
+const RESERVED_NAMES: [&str; 19] = [
     "_epoch",
+    "_historical",
     "_position",
     "action",
     "app_id",
@@ -121,10 +122,10 @@ impl Column {
 }
 
 impl TableSchema {
-    /// Decisions: `head`, then the job's columns (scores, features), then `_position`, `_epoch`.
+    /// Decisions: `head`, then the job's columns (scores, features), then `_position`, `_epoch`, `_historical`.
     #[must_use]
     pub fn decisions(job: Vec<JobColumn>) -> TableSchema {
-        use ColumnType::{Int, Text, Time};
+        use ColumnType::{Bool, Int, Text, Time};
         let mut columns = vec![
             Column::required(
                 "decision_id",
@@ -156,6 +157,12 @@ impl TableSchema {
             "`partition:offset` of the causing event; null for a timer",
         ));
         columns.push(Column::required("_epoch", Int, "", "Epoch in which it was made"));
+        columns.push(Column::required(
+            "_historical",
+            Bool,
+            "",
+            "True if it was no news when it was made, and nobody got it",
+        ));
         TableSchema { name: "decisions", version: 1, columns, partition_by: Some(6) }
     }
 

@@ -33,7 +33,7 @@ pub use error::{Fault, SinkError};
 #[cfg(feature = "kafka")]
 pub use kafka::{CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox};
 pub use lake::{Existing, Lake, LakeOptions, Recovery, RunId, TableLog};
-pub use log::{LogSink, OutboxSink, Removal};
+pub use log::{LogSink, OutboxEncoder, OutboxSink, Removal};
 pub use manifest::RunManifest;
 pub use memory::{MemoryLog, MemoryOutbox, MemoryTable, MemoryTopic};
 pub use ndjson::Ndjson;

@@ -7,7 +7,10 @@
 //!
 //! After an error only a new sink goes on: a broken one writes nothing more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use whisperer_schemas::{Micros, Row};
 
@@ -65,6 +68,21 @@ pub trait LogSink: Send {
     fn passed_over(&self) -> u64;
 }
 
+/// Encodes rows for the outbox of a checkpoint.
+pub trait OutboxEncoder: Send + Sync {
+    /// Appends rows.
+    ///
+    /// # Errors
+    /// A row that does not fit the table.
+    fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError>;
+
+    /// Appends that rows of keys go out of a changelog; other logs keep what they have.
+    ///
+    /// # Errors
+    /// Those of [`OutboxEncoder::encode`].
+    fn encode_removals(&self, keys: &[Removal], outbox: &mut Vec<u8>) -> Result<(), SinkError>;
+}
+
 /// A sink whose rows become readable with a checkpoint.
 ///
 /// Each writer has an identity that its successors share. What an identity's writers have published is recorded under it, so that a later
@@ -82,17 +100,8 @@ pub trait OutboxSink: Send {
     /// What a later generation needs to fence this writer; stands in every manifest.
     fn identity(&self) -> String;
 
-    /// Encodes rows for the outbox of a checkpoint.
-    ///
-    /// # Errors
-    /// A row that does not fit the table.
-    fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError>;
-
-    /// Encodes, for the outbox of a checkpoint, that rows of keys go out of a changelog; other logs keep what they have.
-    ///
-    /// # Errors
-    /// Those of [`OutboxSink::encode`].
-    fn encode_removals(&self, keys: &[Removal], outbox: &mut Vec<u8>) -> Result<(), SinkError>;
+    /// What encodes rows for it: apart from the sink, which may be in the midst of a publication meanwhile.
+    fn encoder(&self) -> Arc<dyn OutboxEncoder>;
 
     /// Puts out what the writer called `maker` encoded for checkpoint `number`, all or none, in one transaction that records the number.
     /// Does nothing where that number or a later one is recorded. `maker` is this writer's own identity, or one that it took over.

@@ -10,7 +10,7 @@ use whisperer_schemas::{Row, TableSchema, row_hash};
 
 use crate::{
     error::SinkError,
-    log::{LogSink, OutboxSink, Removal, taken_over},
+    log::{LogSink, OutboxEncoder, OutboxSink, Removal, taken_over},
     ndjson::Lines,
     sink::{CommitFacts, StagedFile, TableSink, WrittenFile},
 };
@@ -114,7 +114,8 @@ impl MemoryTopic {
     /// A writer of `schema`'s rows that are readable with their checkpoint: number `worker` of `workers`.
     #[must_use]
     pub fn outbox(&self, schema: TableSchema, worker: u32, workers: u32) -> MemoryOutbox {
-        MemoryOutbox { lines: Lines::new(schema), topic: self.clone(), worker, workers, turns: BTreeMap::new() }
+        let lines = Arc::new(Lines::new(schema));
+        MemoryOutbox { lines, topic: self.clone(), worker, workers, turns: BTreeMap::new() }
     }
 
     fn held(&self) -> MutexGuard<'_, Held> {
@@ -198,7 +199,7 @@ impl LogSink for MemoryLog {
 /// The model of an [`OutboxSink`].
 #[derive(Debug)]
 pub struct MemoryOutbox {
-    lines: Lines,
+    lines: Arc<Lines>,
     topic: MemoryTopic,
     worker: u32,
     workers: u32,
@@ -209,6 +210,24 @@ pub struct MemoryOutbox {
 impl MemoryOutbox {
     fn identity_of(worker: u32) -> String {
         format!("memory.{worker}")
+    }
+}
+
+impl OutboxEncoder for Lines {
+    fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
+        rows.iter().try_for_each(|row| {
+            outbox.extend_from_slice(text(self, row)?.as_bytes());
+            outbox.push(b'\n');
+            Ok(())
+        })
+    }
+
+    fn encode_removals(&self, keys: &[Removal], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
+        for key in keys.iter().filter(|_| self.schema().name == "profiles") {
+            outbox.extend_from_slice(tombstone(key).as_bytes());
+            outbox.push(b'\n');
+        }
+        Ok(())
     }
 }
 
@@ -229,20 +248,8 @@ impl OutboxSink for MemoryOutbox {
         MemoryOutbox::identity_of(self.worker)
     }
 
-    fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
-        rows.iter().try_for_each(|row| {
-            outbox.extend_from_slice(text(&self.lines, row)?.as_bytes());
-            outbox.push(b'\n');
-            Ok(())
-        })
-    }
-
-    fn encode_removals(&self, keys: &[Removal], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
-        for key in keys.iter().filter(|_| self.lines.schema().name == "profiles") {
-            outbox.extend_from_slice(tombstone(key).as_bytes());
-            outbox.push(b'\n');
-        }
-        Ok(())
+    fn encoder(&self) -> Arc<dyn OutboxEncoder> {
+        self.lines.clone()
     }
 
     fn publish(&mut self, maker: &str, number: u64, outbox: &[u8]) -> Result<(), SinkError> {

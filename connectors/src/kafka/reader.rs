@@ -76,6 +76,11 @@ impl Reader for KafkaReader {
         Ok(!share.options.until_end || !share.partitions.is_empty())
     }
 
+    fn positions(&self) -> Positions {
+        let known = self.share.partitions.iter().filter(|partition| partition.joining.is_none());
+        known.map(|partition| (partition.id, partition.next_offset)).collect()
+    }
+
     fn caught_up(&self) -> bool {
         self.reached_ends()
     }

@@ -3,6 +3,8 @@
 use std::{sync::Arc, time::Duration};
 
 use whisperer_connectors::{
+    file::FileSource,
+    history::HistoryThenLive,
     source::GlobalWatermark,
     state::{FolderStore, RemoteStore, Role, StateStore, StoreError, remote::open_remote, resolve::Retention},
 };
@@ -10,7 +12,7 @@ use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::Micros;
 use whisperer_sinks::Existing;
 
-use super::{Exit, Failure, open_source, wall_clock};
+use super::{Failure, open_source, wall_clock};
 use crate::{
     job_file::{CheckpointSettings, DeliverFrom, JobFile, Remote, SourceSettings},
     operations::{JobNames, Operations, RunFlags, Stop},
@@ -35,13 +37,6 @@ impl Launch<'_> {
     /// Opens everything.
     pub(super) fn run(&self) -> Result<Run, Failure> {
         let (file, flags) = (self.file, self.flags);
-        if file.history.is_some() {
-            // A setting that would do nothing is an error.
-            let error = anyhow::anyhow!(
-                "[source] history is not supported in this version: run the files first, as a job of their own"
-            );
-            return Err(Failure::Other(Exit::Invalid, error));
-        }
         let stop = Stop::on_signals()?;
         let names = JobNames {
             job: self.job.name.clone(),
@@ -52,7 +47,11 @@ impl Launch<'_> {
         let ticks =
             file.operations.checkpoint.dir.as_ref().map(|dir| Arc::new(GenerationTicks::new(dir.join("ticks"))));
         let watermark = Arc::<GlobalWatermark>::default();
-        let source = open_source(&file.source, (flags.until_end, ticks.clone(), watermark.clone()))?;
+        let mut source = open_source(&file.source, (flags.until_end, ticks.clone(), watermark.clone()))?;
+        if let Some(history) = &file.history {
+            let files = FileSource::new(history.files.clone())?;
+            source = Arc::new(HistoryThenLive::new(files, source, watermark.clone()));
+        }
         let outputs = Outputs::new(file.sinks.clone(), self.existing, source_name(&file.source));
         let mut run = Run::new(self.job.clone(), source, file.format.clone(), outputs);
         run.name = self.name.clone();
@@ -67,6 +66,7 @@ impl Launch<'_> {
         run.operations = Some(Arc::new(operations));
         run.progress = self.progress.clone();
         run.watermark = watermark;
+        run.history_until = file.history.as_ref().map(|history| history.until);
         Ok(run)
     }
 

@@ -8,7 +8,7 @@ use whisperer_operators::{
     job::CompiledJob,
     keys::KeyState,
 };
-use whisperer_schemas::time::format_duration;
+use whisperer_schemas::time::{format_duration, format_micros};
 
 use crate::job_file::{JobFile, LakeTable, Overrides, SinkSettings, SourceSettings};
 
@@ -73,6 +73,14 @@ fn snake(name: &str) -> String {
 }
 
 fn source(file: &JobFile) -> String {
+    let then = source_itself(file);
+    match &file.history {
+        Some(history) => format!("files {} until {}, then {then}", history.files.path, format_micros(history.until)),
+        None => then,
+    }
+}
+
+fn source_itself(file: &JobFile) -> String {
     match &file.source {
         SourceSettings::File(options) => format!("file {}", options.path),
         SourceSettings::Kafka(options) => format!("kafka topic {} of {}", options.topic, options.brokers),

@@ -1,14 +1,21 @@
 //! What of history is news: `[job] deliver_from` and `expires_after`, and the hand-over `[source] history`.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use whisperer_schemas::Micros;
+use whisperer_connectors::{file::FileOptions, source::EpochSize};
+use whisperer_schemas::{Micros, time::format_duration};
 
 use super::{
     quantity,
     section::{Section, Value},
     shape,
 };
+
+/// Most records of history in an epoch of bytes: an order of magnitude more than a live epoch of the default length has time for.
+const HISTORY_EPOCH_RECORDS_MAX: u64 = 8192;
+
+/// What a record has in bytes, about, where epochs are so many bytes.
+const RECORD_BYTES: u64 = 256;
 
 /// Which decisions are delivered; the others are made, recorded and marked as historical.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,15 +38,15 @@ pub enum DeliverFrom {
     At(Micros),
 }
 
-/// `[source] history`: files that are read before a topic. The topic is read from an overlap within the dedup horizon.
+/// `[source] history`: files that are read before a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HistorySettings {
-    /// A file, a folder or a glob.
-    pub path: String,
-    /// The job file's folder, which `path` is relative to.
-    pub root: PathBuf,
+    /// The files. Each partition of them is read by one worker.
+    pub files: FileOptions,
     /// Events of this time and later are the topic's.
     pub until: Micros,
+    /// How far before that time the topic is read from, by the timestamps of its records: within the dedup horizon.
+    pub overlap: Micros,
 }
 
 /// Reads what `[job]` says of delivery.
@@ -61,12 +68,38 @@ fn read_deliver_from(value: &Value<'_>) -> Option<DeliverFrom> {
     }
 }
 
-/// Reads `[source] history`; `folder` is the job file's.
-pub(super) fn read_history(source: &Section<'_>, folder: &Path) -> Option<HistorySettings> {
+/// Reads `[source] history`; `folder` is the job file's, and what the files repeat is found within `dedup_horizon`.
+pub(super) fn read_history(
+    source: &Section<'_>,
+    folder: &Path,
+    (event_bytes_max, epoch_size, dedup_horizon): (u64, EpochSize, Micros),
+) -> Option<HistorySettings> {
     let history = source.get("history")?.section(&shape::HISTORY)?;
     let path = history.require("path").and_then(|v| v.text());
     let until = history.require("until").and_then(|v| read_instant(&v));
-    Some(HistorySettings { path: path?.value, root: folder.to_owned(), until: until? })
+    let partitioned = history.get("partitioned").and_then(|v| v.flag()).unwrap_or(false);
+    let overlap = history.get("overlap").and_then(|v| {
+        let overlap = v.duration_or_zero()?.value;
+        if overlap > dedup_horizon {
+            let horizon = format_duration(dedup_horizon).to_string();
+            let message = format!("beyond the dedup horizon of {horizon} an overlap would count events twice");
+            v.problem(message, Some(&horizon));
+        }
+        Some(overlap)
+    });
+    // Epochs of bytes would be read by all workers together, which live epochs cannot be.
+    let records = match epoch_size {
+        EpochSize::Records(records) => records,
+        EpochSize::Bytes(bytes) => (bytes / RECORD_BYTES).clamp(1, HISTORY_EPOCH_RECORDS_MAX),
+    };
+    let files = FileOptions {
+        path: path?.value,
+        root: folder.to_owned(),
+        partitioned,
+        epoch_size: EpochSize::Records(records),
+        event_bytes_max,
+    };
+    Some(HistorySettings { files, until: until?, overlap: overlap.unwrap_or(dedup_horizon / 2) })
 }
 
 /// An instant in quotes, or TOML's own offset date-time.

@@ -152,7 +152,7 @@ fn read(path: &Path, text: &str, problems: &Problems) -> Option<JobFile> {
     let epoch = read_epoch(&root.section("epoch", &shape::EPOCH));
     let operations = operations::read(&root, epoch.interval_ms);
     let (mut spec, delivery, models) = behaviour::read(&root, folder);
-    let read = source::read(&root, folder, epoch.size, &spec.name);
+    let read = source::read(&root, folder, epoch.size, &spec);
     spec.out_of_orderness = read.out_of_orderness;
     let sinks = sink::read(&root);
     Some(JobFile {

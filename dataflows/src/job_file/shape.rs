@@ -132,7 +132,8 @@ pub(super) const MEMBER: Shape = Shape {
 pub(super) const RENAME: Shape = Shape { title: "\"rename\"", keys: &[], later: &[] };
 
 /// `[source] history`
-pub(super) const HISTORY: Shape = Shape { title: "\"history\"", keys: &["path", "until"], later: &[] };
+pub(super) const HISTORY: Shape =
+    Shape { title: "\"history\"", keys: &["path", "until", "partitioned", "overlap"], later: &[] };
 
 pub(super) const EPOCH: Shape = Shape { title: "[epoch]", keys: &["bytes", "records", "interval_ms"], later: &[] };
 

@@ -6,6 +6,7 @@ use whisperer_connectors::{
     file::FileOptions,
     format::{Format, FormatOptions},
     generator::GeneratorOptions,
+    kafka::Start,
     source::EpochSize,
 };
 use whisperer_operators::spec::JobSpec;
@@ -42,14 +43,15 @@ const CONNECTORS: [(&str, Connector); 4] = [
     ("http", Connector::Later),
 ];
 
-/// Reads `[source]`. `folder` is the job file's; `job_name` is the `app_id` of mapped events that have none.
-pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, job_name: &str) -> Source {
+/// Reads `[source]`. `folder` is the job file's; the job's name is the `app_id` of mapped events that have none.
+pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, spec: &JobSpec) -> Source {
     let section = root.section("source", &shape::SOURCE);
     let connector = read_connector(&section);
+    let job_name = spec.name.as_str();
     let format = source_format::read(&section, job_name);
     let out_of_orderness = section.get("out_of_orderness").and_then(|v| v.duration_or_zero());
     let out_of_orderness = out_of_orderness.map_or(JobSpec::default().out_of_orderness, |v| v.value);
-    let settings = match connector {
+    let mut settings = match connector {
         Some(Connector::Generator) => SourceSettings::Generator(read_generator(&section, epoch_size)),
         Some(Connector::Kafka) => {
             SourceSettings::Kafka(source_kafka::read(&section, epoch_size, &format, out_of_orderness, job_name))
@@ -58,11 +60,27 @@ pub(super) fn read(root: &Section<'_>, folder: &Path, epoch_size: EpochSize, job
     };
     reject_foreign_keys(&section, connector);
     reject_foreign_format(&section, connector, &format.format);
-    let history = delivery::read_history(&section, folder);
-    if let Some(value) = section.get("history").filter(|_| is_bounded(connector)) {
+    let history = delivery::read_history(&section, folder, (format.event_bytes_max, epoch_size, spec.dedup_horizon));
+    if let (Some(history), SourceSettings::Kafka(options)) = (&history, &mut settings) {
+        options.start = Start::Time(history.until.saturating_sub(history.overlap));
+    }
+    reject_misplaced_history(&section, connector, &format.format);
+    Source { settings, format, out_of_orderness, history }
+}
+
+/// Says of `history` where it cannot be, and of what it takes the place of.
+fn reject_misplaced_history(section: &Section<'_>, connector: Option<Connector>, format: &Format) {
+    let Some(value) = section.get("history") else { return };
+    if is_bounded(connector) {
         value.problem_at_key("\"history\" belongs to the connector \"kafka\"".into(), None);
     }
-    Source { settings, format, out_of_orderness, history }
+    if let Format::Framed { encoding, .. } = format {
+        value.problem_at_key(format!("messages of the format \"{encoding}\" do not stand in files"), None);
+    }
+    if let Some(start) = section.get("start") {
+        let message = "\"history\" says where the topic begins: at its \"until\" less its \"overlap\"".to_owned();
+        start.problem_at_key(message, Some("leave \"start\" out"));
+    }
 }
 
 /// A source that has all of its history itself.

@@ -17,6 +17,7 @@ pub(super) fn named(job: &CompiledJob, counts: &Counts, read: &ReadCounts, stage
     };
     add("read".into(), read.read);
     add("clamped".into(), read.clamped);
+    add("past_history".into(), read.past_history);
     add("on_time".into(), counts.on_time);
     add("late".into(), counts.late);
     add("duplicates".into(), counts.duplicates);
@@ -62,7 +63,7 @@ pub(super) fn read(named: &BTreeMap<String, u64>) -> ReadCounts {
     let get = |name: &str| named.get(name).copied().unwrap_or_default();
     let dead = whisperer_connectors::format::Reason::ALL.iter().map(|reason| reason.as_str());
     let dead = dead.map(|reason| (reason, get(&format!("dead.{reason}")))).filter(|(_, count)| *count > 0);
-    ReadCounts { read: get("read"), clamped: get("clamped"), dead: dead.collect() }
+    ReadCounts { read: get("read"), clamped: get("clamped"), past_history: get("past_history"), dead: dead.collect() }
 }
 
 /// Keys by stage, of all workers.

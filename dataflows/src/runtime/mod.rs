@@ -39,7 +39,7 @@ use whisperer_connectors::{
 use whisperer_operators::{
     cold::{ColdError, ColdStates},
     job::CompiledJob,
-    keyed::KeyedReport,
+    keyed::{KeyedReport, KeyedSetup},
     keys::{ColdFailed, Keys, RestoreError},
     spec::JobSpec,
 };
@@ -93,6 +93,8 @@ pub struct Run {
     pub progress: Arc<Progress>,
     /// Where the global watermark is noted, for a source that begins new partitions with it.
     pub watermark: Arc<GlobalWatermark>,
+    /// Events of history from this time on are left to the source that follows it.
+    pub history_until: Option<Micros>,
 }
 
 /// How checkpoints are taken and kept.
@@ -181,6 +183,15 @@ pub enum RunError {
         /// The job that is run.
         job: String,
     },
+    /// The job was changed while it read its history.
+    #[error(
+        "the checkpoint was taken while the files of [source] history were read (partition {partition} of them), and the job names them no \
+         more: put history back until they are read, or start without the checkpoint"
+    )]
+    HistoryLeft {
+        /// The partition of history that had not ended.
+        partition: u32,
+    },
     /// The job has read its whole input before.
     #[error("nothing is left to do: checkpoint {number} says that the input has been read to its end")]
     Finished {
@@ -244,6 +255,7 @@ impl Run {
             operations: None,
             progress: Arc::default(),
             watermark: Arc::default(),
+            history_until: None,
         }
     }
 
@@ -312,6 +324,13 @@ impl Run {
     /// The tables in the order of [`WorkerOutcome::digests`].
     fn tables(&self) -> [Arc<TableSchema>; 3] {
         [self.job.decisions.clone(), self.job.profiles.clone(), Arc::new(TableSchema::dead_letters())]
+    }
+
+    /// The keyed operator's start from nothing.
+    fn keyed_setup(&self) -> KeyedSetup {
+        let mut setup = KeyedSetup::new(self.job.clone(), self.source.partitions());
+        setup.clocks = setup.clocks.after_history(self.source.history());
+        setup
     }
 
     /// Gives the keys of a worker a cold store, if the run has a budget.

@@ -160,7 +160,7 @@ impl Outputs {
     ) -> Result<(usize, Outlet), SinkError> {
         use std::sync::Mutex;
 
-        use whisperer_sinks::{CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox};
+        use whisperer_sinks::{CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox, OutboxSink};
 
         let at = number_of(sink.table);
         let create = |shape: crate::job_file::TopicShape| CreateTopic {
@@ -184,12 +184,17 @@ impl Outputs {
             crate::job_file::Delivery::Idempotent => {
                 Way::Log { name, sink: Box::new(KafkaLog::open(schema, &options)?) }
             }
-            crate::job_file::Delivery::ExactlyOnce => Way::Outbox {
-                name,
-                identities: (0..place.workers as u32).map(|worker| options.identity_of(worker)).collect(),
-                sink: Arc::new(Mutex::new(Box::new(KafkaOutbox::open(schema, &options)?))),
-                rows: Vec::new(),
-            },
+            crate::job_file::Delivery::ExactlyOnce => {
+                let sink = KafkaOutbox::open(schema, &options)?;
+                Way::Outbox {
+                    name,
+                    identities: (0..place.workers as u32).map(|worker| options.identity_of(worker)).collect(),
+                    encoder: sink.encoder(),
+                    identity: sink.identity(),
+                    sink: Arc::new(Mutex::new(Box::new(sink))),
+                    rows: Vec::new(),
+                }
+            }
         };
         Ok((at, Outlet { to, whole: false, historical: false }))
     }

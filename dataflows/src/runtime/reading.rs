@@ -54,6 +54,8 @@ pub(super) struct ReadCounts {
     pub(super) dead: BTreeMap<&'static str, u64>,
     /// Event times that were clamped to their ingest time.
     pub(super) clamped: u64,
+    /// Events of history that were left to the source which follows it.
+    pub(super) past_history: u64,
 }
 
 /// When a worker's reader reads.
@@ -96,10 +98,6 @@ pub(super) struct Shared {
 impl Shared {
     /// Takes what reading had come to at a cut, once it is past it.
     pub(super) fn take_cut(&self, epoch: u64) -> Option<SourceCut> {
-        if epoch == 0 {
-            // The cut before the first record.
-            return None;
-        }
         let mut cuts = self.cuts.borrow_mut();
         let found = cuts.remove(&epoch);
         cuts.retain(|other, _| *other > epoch);
@@ -176,6 +174,9 @@ struct Batch {
     /// The chunk that is being read, and its largest event time so far.
     chunk: (PartitionId, u32),
     time_max: Micros,
+    /// Events of history from this time on are not taken, and how many those were.
+    history_until: Micros,
+    past_history: u64,
     /// Why a record could not be judged; the run ends.
     failed: Option<RegistryError>,
     /// The same of the chunks before it.
@@ -200,6 +201,8 @@ impl Reading {
             dead_letters: Vec::new(),
             chunk: (PartitionId(0), 0),
             time_max: Micros::MIN,
+            history_until: Micros::MAX,
+            past_history: before.past_history,
             failed: None,
             done: Vec::new(),
         };
@@ -207,9 +210,31 @@ impl Reading {
         shared.epoch.set(pace.first);
         let in_flight = VecDeque::new();
         let clamped_before = before.clamped;
-        let positions = BTreeMap::new();
+        let positions = reader.positions().into_iter().map(|(partition, offset)| (partition.0, offset)).collect();
         let chunks = Vec::new();
-        Reading { reader, progress, pace, clamped_before, shared, positions, in_flight, stopped: None, batch, chunks }
+        let reading = Reading {
+            reader,
+            progress,
+            pace,
+            clamped_before,
+            shared,
+            positions,
+            in_flight,
+            stopped: None,
+            batch,
+            chunks,
+        };
+        if reading.pace.plan.is_some_and(|plan| plan.after == 0) {
+            // The cut before the first record.
+            reading.shared.cuts.borrow_mut().insert(0, reading.cut());
+        }
+        reading
+    }
+
+    /// Leaves events of history from a time on to the source that follows it.
+    pub(super) fn until(mut self, history_until: Option<Micros>) -> Reading {
+        self.batch.history_until = history_until.unwrap_or(Micros::MAX);
+        self
     }
 
     pub(super) fn shared(&self) -> Shared {
@@ -261,8 +286,9 @@ impl Reading {
     }
 
     fn counts(&self) -> ReadCounts {
-        let Batch { dead, parser, read_before, .. } = &self.batch;
-        ReadCounts { dead: dead.clone(), clamped: self.clamped_before + parser.clamped(), read: *read_before }
+        let Batch { dead, parser, read_before, past_history, .. } = &self.batch;
+        let clamped = self.clamped_before + parser.clamped();
+        ReadCounts { dead: dead.clone(), clamped, read: *read_before, past_history: *past_history }
     }
 
     /// Whether there is room for more records on their way.
@@ -305,6 +331,9 @@ impl Batch {
             self.chunk = chunk;
         }
         match self.parser.parse(raw, self.time_max) {
+            Parsed::Record(record) if record.time >= self.history_until && raw.position.partition.is_history() => {
+                self.past_history += 1;
+            }
             Parsed::Record(record) => {
                 self.time_max = self.time_max.max(record.time);
                 if self.records.len() >= CONTAINER_RECORDS {

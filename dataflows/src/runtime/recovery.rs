@@ -142,7 +142,7 @@ pub(super) fn restore(
     let prepare = || once_prepared(run, state, start, cut.as_ref()).map_err(|error| chain(&error));
     once.prepared.get_or_init(prepare).clone().map_err(RunError::Prepare)?;
     let plan = CutPlan { every: state.every, after: cut.as_ref().map_or(0, |cut| cut.epoch.0) };
-    let mut setup = KeyedSetup::new(run.job.clone(), run.source.partitions());
+    let mut setup = run.keyed_setup();
     setup.plan = Some(plan);
     setup.keys.keep_cuts();
     run.make_cold(worker, &mut setup.keys)?;
@@ -165,7 +165,13 @@ pub(super) fn restore(
     if worker == 0 {
         setup.keys.add_counts(&counts::keyed(&cut.counts, &run.job.triggers));
     }
-    let positions = cut.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset)).collect();
+    let history = PartitionId::HISTORY..PartitionId::HISTORY + run.source.history();
+    let positions = cut.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset));
+    let (positions, gone): (Positions, Positions) =
+        positions.partition(|(partition, _)| !partition.is_history() || history.contains(&partition.0));
+    if let Some((partition, _)) = gone.iter().find(|(partition, _)| !cut.ended.contains(&partition.0)) {
+        return Err(RunError::HistoryLeft { partition: partition.0 - PartitionId::HISTORY });
+    }
     Ok(Restored { cut, positions, setup, full })
 }
 

@@ -25,6 +25,8 @@ pub struct RunReport {
     pub dead: BTreeMap<&'static str, u64>,
     /// Event times that were clamped to their ingest time.
     pub clamped: u64,
+    /// Events of history past its end, which were left to the topic.
+    pub past_history: u64,
     /// The watermark at the end: the largest event time.
     pub watermark: Option<Micros>,
     /// Digests of decisions, profiles and dead letters.
@@ -80,6 +82,7 @@ impl RunReport {
             watermark = watermark.max(outcome.keyed.watermark);
             read.read += outcome.read.read;
             read.clamped += outcome.read.clamped;
+            read.past_history += outcome.read.past_history;
             for (reason, count) in outcome.read.dead {
                 *read.dead.entry(reason).or_default() += count;
             }
@@ -104,6 +107,7 @@ impl RunReport {
             read: read.read,
             dead: read.dead,
             clamped: read.clamped,
+            past_history: read.past_history,
             watermark,
             digests: names.into_iter().zip(digests).collect(),
             files,
@@ -159,6 +163,9 @@ impl RunReport {
             ("nulls", self.counts.nulls),
         ];
         counts.extend(plain.map(|(name, count)| (name.to_owned(), count)));
+        if self.past_history > 0 {
+            counts.insert("past_history".to_owned(), self.past_history);
+        }
         counts.extend(self.dead.iter().map(|(reason, count)| (format!("dead.{reason}"), *count)));
         for (at, trigger) in job.triggers.iter().enumerate() {
             counts.insert(format!("decisions.{}", trigger.name), self.counts.decisions[at]);

@@ -19,8 +19,8 @@ use timely::{
     },
 };
 use whisperer_operators::keyed::CutPlan;
-use whisperer_schemas::{Digest, Micros, Row, TableSchema, row_hash};
-use whisperer_sinks::{CommitFacts, Lake, LogSink, OutboxSink, SinkError, StagedFile, TableSink};
+use whisperer_schemas::{Digest, Micros, Row, TableSchema, Value, row_hash};
+use whisperer_sinks::{CommitFacts, Lake, LogSink, OutboxEncoder, OutboxSink, SinkError, StagedFile, TableSink};
 
 use super::{News, coordinator::wall_clock};
 
@@ -56,6 +56,9 @@ pub(super) enum Way {
         name: String,
         /// The sink; shared with the thread that publishes.
         sink: SharedOutbox,
+        /// What encodes for it, and what its writer is called.
+        encoder: Arc<dyn OutboxEncoder>,
+        identity: String,
         /// Rows since the last cut.
         rows: Vec<Row>,
         /// What the writers of all workers are called.
@@ -63,7 +66,7 @@ pub(super) enum Way {
     },
 }
 
-/// A sink that one thread encodes for and another publishes through.
+/// A sink that one thread recovers and another publishes through.
 pub(super) type SharedOutbox = Arc<Mutex<Box<dyn OutboxSink>>>;
 
 /// What a worker has staged of one sink.
@@ -194,11 +197,11 @@ impl TableSinks {
                     staged.push(Staged { sink, lake, files });
                 }
                 Way::Log { mut sink, .. } => drop(sink.flush()?),
-                Way::Outbox { sink, rows, .. } => {
+                Way::Outbox { sink, encoder, identity, rows, .. } => {
                     let sink = &mut *sink.lock().unwrap_or_else(PoisonError::into_inner);
-                    let (mut outbox, maker) = (Vec::new(), sink.identity());
-                    sink.encode(&rows, &mut outbox)?;
-                    sink.publish(&maker, 1, &outbox)?;
+                    let mut outbox = Vec::new();
+                    encoder.encode(&rows, &mut outbox)?;
+                    sink.publish(&identity, 1, &outbox)?;
                 }
             }
         }
@@ -230,12 +233,11 @@ impl Way {
                 }
             }
             Way::Log { name, sink } => drop(cut.sinks.insert(name.clone(), sink.flush()?)),
-            Way::Outbox { name, sink, rows, .. } => {
-                let sink = sink.lock().unwrap_or_else(PoisonError::into_inner);
+            Way::Outbox { name, encoder, identity, rows, .. } => {
                 let mut outbox = Vec::new();
-                sink.encode(rows, &mut outbox)?;
+                encoder.encode(rows, &mut outbox)?;
                 rows.clear();
-                cut.sinks.insert(name.clone(), sink.identity());
+                cut.sinks.insert(name.clone(), identity.clone());
                 cut.outbox.insert(name.clone(), outbox);
             }
         }
@@ -255,7 +257,10 @@ impl Way {
 }
 
 impl Sinks {
-    fn write(&mut self, rows: Vec<Row>, whole: bool) {
+    fn write(&mut self, mut rows: Vec<Row>, whole: bool) {
+        if let Some(from) = self.news.and_then(News::from) {
+            rows.iter_mut().filter(|row| row.values[FIRING_TIME].as_time() < Some(from)).for_each(mark_historical);
+        }
         if !whole {
             for row in &rows {
                 self.digest.update(row_hash(&self.table, &row.values), 1);
@@ -265,15 +270,13 @@ impl Sinks {
             return;
         }
         let mut rows = Some(rows);
-        let news_from = self.news.and_then(News::from);
         let mut outlets = self.outlets.iter_mut().filter(|outlet| outlet.whole == whole).peekable();
         while let Some(outlet) = outlets.next() {
             // The last outlet takes the rows themselves.
             let own = if outlets.peek().is_some() { rows.clone() } else { rows.take() };
             let mut own = own.unwrap_or_default();
-            if let Some(from) = news_from.filter(|_| !outlet.historical) {
-                // Column 6 of the decisions table: the firing time.
-                own.retain(|row| row.values[6].as_time() >= Some(from));
+            if self.news.is_some() && !outlet.historical {
+                own.retain(|row| !is_historical(row));
             }
             if let Err(error) = outlet.to.write(own) {
                 self.failed = Some(error);
@@ -316,7 +319,7 @@ fn gather(rows: StreamVec<'_, u64, Row>, sinks: TableSinks, probe: &Handle<u64>)
             let next = frontier.frontier().first().copied();
             while let Some(entry) = stash.first_entry().filter(|entry| next.is_none_or(|next| *entry.key() < next)) {
                 let (epoch, mut rows) = entry.remove_entry();
-                // Columns 6 and 0 of the decisions table: firing time and decision id.
+                // By firing time, and column 0, the decision id.
                 rows.sort_by(|a, b| order(a).cmp(&order(b)));
                 sinks.accept(epoch, &mut rows, true);
             }
@@ -331,7 +334,20 @@ fn gather(rows: StreamVec<'_, u64, Row>, sinks: TableSinks, probe: &Handle<u64>)
 }
 
 fn order(row: &Row) -> (Option<Micros>, Option<&str>) {
-    (row.values[6].as_time(), row.values[0].as_text())
+    (row.values[FIRING_TIME].as_time(), row.values[0].as_text())
+}
+
+/// The column of a decision's firing time; its last column says whether it was no news when it was made.
+const FIRING_TIME: usize = 6;
+
+fn mark_historical(row: &mut Row) {
+    if let Some(mark) = row.values.last_mut() {
+        *mark = Value::Bool(true);
+    }
+}
+
+fn is_historical(row: &Row) -> bool {
+    row.values.last() == Some(&Value::Bool(true))
 }
 
 impl News {

@@ -130,12 +130,15 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     let restored = match (&run.state, start) {
         (Some(state), Some(start)) => recovery::restore(run, state, (index, peers), (start, &shared.once))?,
         _ => {
-            let mut setup = KeyedSetup::new(run.job.clone(), run.source.partitions());
+            let mut setup = run.keyed_setup();
             run.make_cold(index, &mut setup.keys)?;
             Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false }
         }
     };
     let Restored { cut, positions, setup, full } = restored;
+    if run.source.history() > 0 && setup.clocks.history_ended() {
+        run.watermark.end_history();
+    }
     let reader = run.source.open(index, peers, &positions)?;
     let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
     let tables =
@@ -151,7 +154,7 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
         plan: setup.plan,
     };
     let read_before = if index == 0 { counts::read(&cut.counts) } else { ReadCounts::default() };
-    let reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before));
+    let reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before)).until(run.history_until);
     Ok(Prepared { reading, tables, setup, full, cut })
 }
 
@@ -280,8 +283,11 @@ impl Running {
 
     fn turn(&mut self, shared: &Shared) -> Result<(), RunError> {
         self.check(shared)?;
-        if let KeyedReport { applied: Some(epoch), watermark: Some(watermark), .. } = &*self.keyed.borrow() {
-            shared.run.watermark.set(Epoch(*epoch), *watermark);
+        if let KeyedReport { applied: Some(epoch), watermark, history_ended, .. } = &*self.keyed.borrow() {
+            watermark.iter().for_each(|watermark| shared.run.watermark.set(Epoch(*epoch), *watermark));
+            if *history_ended {
+                shared.run.watermark.end_history();
+            }
         }
         self.heed_stop(shared);
         if let Some(checkpoints) = &mut self.checkpoints {

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     fs,
     process::Command,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rdkafka::{
@@ -16,7 +16,7 @@ use rdkafka::{
     producer::{BaseRecord, Producer, ThreadedProducer},
 };
 use serde_json::Value;
-use whisperer_schemas::time::parse_rfc3339;
+use whisperer_schemas::{Micros, time::parse_rfc3339};
 
 use crate::{
     job::{Ended, Job, Random},
@@ -29,14 +29,61 @@ const PARTITIONS: i32 = 2;
 /// How long a broker may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long a committed transaction may be invisible: far less than one that nobody ends, which goes after a minute.
+const SETTLED: Duration = Duration::from_secs(20);
+
+/// A generated event.
+#[derive(Clone)]
+pub struct Event {
+    /// As it stands in a file.
+    pub line: Vec<u8>,
+    /// Whose it is.
+    pub user: String,
+    /// Its event time and when it was received, in microseconds; those of the event before it where it has none.
+    pub time: Micros,
+    /// When it was received.
+    pub received: Micros,
+}
+
+/// Generated events of each partition, in the order of the log.
+pub fn generate(flags: &[&str]) -> Vec<Vec<Event>> {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut generate = Command::new(env!("CARGO_BIN_EXE_whisperer"));
+    generate.args(["generate", "--events", "40000", "--users", "4000", "--partitions", "2"]).args(flags);
+    assert!(generate.arg("--output").arg(folder.path()).output().expect("it runs").status.success());
+    let read = |partition| {
+        let text = fs::read(folder.path().join(format!("events-{partition}.ndjson"))).expect("generated");
+        let (mut time, mut received) = (0, 0);
+        let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+        let event = |line: &[u8]| {
+            let event: Value = serde_json::from_slice(line).unwrap_or_default();
+            let at = |value: &Value| parse_rfc3339(value.as_str()?.as_bytes());
+            time = at(&event["timestamp"]).unwrap_or(time);
+            received = at(&event["metadata"]["received_at"]).unwrap_or(received);
+            let user = event["user_id"].as_str().unwrap_or("none").to_owned();
+            Event { line: line.to_owned(), user, time, received }
+        };
+        lines.map(event).collect()
+    };
+    (0..PARTITIONS).map(read).collect()
+}
+
+/// A name that no other run has.
+pub fn new_name(of: &str) -> String {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    format!("{of}-{now}")
+}
+
 /// A broker, real or not.
-struct Broker {
-    address: String,
+pub struct Broker {
+    /// Where it listens.
+    pub address: String,
     mock: Option<MockCluster<'static, rdkafka::producer::DefaultProducerContext>>,
 }
 
 impl Broker {
-    fn new() -> Broker {
+    /// The one that `WHISPERER_KAFKA` names, or a mock.
+    pub fn new() -> Broker {
         if let Ok(address) = std::env::var("WHISPERER_KAFKA") {
             return Broker { address, mock: None };
         }
@@ -47,7 +94,8 @@ impl Broker {
         Broker { address: mock.bootstrap_servers(), mock: Some(mock) }
     }
 
-    fn create(&self, topic: &str) {
+    /// Makes a topic.
+    pub fn create(&self, topic: &str) {
         if let Some(mock) = &self.mock {
             return mock.create_topic(topic, PARTITIONS, 1).expect("created");
         }
@@ -59,40 +107,52 @@ impl Broker {
         created.into_iter().for_each(|one| drop(one.expect("created")));
     }
 
+    /// What a job says that reads a topic.
+    pub fn source(&self, topic: &str) -> String {
+        format!("connector = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{topic}\"\n", self.address)
+    }
+
     fn client(&self) -> ClientConfig {
         let mut client = ClientConfig::new();
         client.set("bootstrap.servers", &self.address);
         client
     }
 
-    /// Produces generated events, keyed by user, each with the time at which it was received.
-    fn produce(&self, topic: &str) {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut generate = Command::new(env!("CARGO_BIN_EXE_whisperer"));
-        generate.args(["generate", "--events", "40000", "--users", "4000", "--partitions", "2", "--output"]);
-        assert!(generate.arg(folder.path()).output().expect("it runs").status.success());
+    /// Produces events to a partition, keyed by user, each with the time at which it was received.
+    pub fn produce(&self, topic: &str, partition: i32, events: &[Event]) {
         let producer: ThreadedProducer<_> = self.client().set("linger.ms", "20").create().expect("a producer");
-        for partition in 0..PARTITIONS {
-            let path = folder.path().join(format!("events-{partition}.ndjson"));
-            let (text, mut time) = (fs::read(path).expect("generated"), 0);
-            for line in text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                let event: Value = serde_json::from_slice(line).unwrap_or_default();
-                let received = event["metadata"]["received_at"].as_str().and_then(|at| parse_rfc3339(at.as_bytes()));
-                time = received.map_or(time, |at| at / 1000);
-                let key = event["user_id"].as_str().unwrap_or("none");
-                let record = BaseRecord::to(topic).partition(partition).timestamp(time).payload(line).key(key);
-                let mut sent = producer.send(record);
-                while let Err((_, record)) = sent {
-                    std::thread::sleep(Duration::from_millis(5));
-                    sent = producer.send(record);
-                }
+        for event in events {
+            let record = BaseRecord::to(topic).partition(partition).timestamp(event.received / 1000);
+            let mut sent = producer.send(record.payload(&event.line).key(&event.user));
+            while let Err((_, record)) = sent {
+                std::thread::sleep(Duration::from_millis(5));
+                sent = producer.send(record);
             }
         }
         producer.flush(PATIENCE).expect("acknowledged");
     }
 
+    /// Waits until no transaction is open: a broker says that one is committed before the readers of its partitions see it. That a job has
+    /// left one open for good is a failure.
+    fn settle(&self, topic: &str) {
+        let reader = |isolation| -> BaseConsumer {
+            let mut client = self.client();
+            client.set("group.id", "settling").set("isolation.level", isolation).create().expect("a consumer")
+        };
+        let readers = [reader("read_committed"), reader("read_uncommitted")];
+        let deadline = Instant::now() + SETTLED;
+        for partition in 0..PARTITIONS {
+            let end = |reader: &BaseConsumer| reader.fetch_watermarks(topic, partition, PATIENCE).expect("an answer").1;
+            while end(&readers[0]) < end(&readers[1]) {
+                assert!(Instant::now() < deadline, "a transaction is still open on partition {partition} of {topic}");
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+    }
+
     /// What a `read_committed` reader sees of a topic, in the order of each partition: key and value, engine's own columns left out.
     fn read(&self, topic: &str) -> Vec<(String, Value)> {
+        self.settle(topic);
         let mut client = self.client();
         client.set("group.id", "reader").set("isolation.level", "read_committed").set("enable.partition.eof", "true");
         let consumer: BaseConsumer = client.set("auto.offset.reset", "earliest").create().expect("a consumer");
@@ -119,22 +179,26 @@ impl Broker {
     }
 }
 
+/// A job with another source.
+pub fn with_source(job: &str, source: &str) -> String {
+    let (before, rest) = job.split_once("[source]").expect("a source");
+    let after = &rest[rest.find("\n[").expect("a section behind it")..];
+    format!("{before}[source]\n{source}{after}")
+}
+
 /// The engagement job from `events` into topics of its own.
 fn job(broker: &Broker, events: &str, delivery: &str) -> (Job, [String; 2]) {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let topics = ["decisions", "profiles"].map(|table| format!("{table}-{now}"));
+    let topics = ["decisions", "profiles"].map(new_name);
     topics.iter().for_each(|topic| broker.create(topic));
     let edited = Job::edited("topics", |text| {
-        let (before, rest) = text.split_once("[source]").expect("a source");
-        let after = &rest[rest.find("\n[").expect("a section behind it")..];
-        let before = before.replace("[job]", "[job]\ndeliver_from = \"beginning\"");
-        let source = format!("connector = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{events}\"\n", broker.address);
+        let text = text.replace("[job]", "[job]\ndeliver_from = \"beginning\"");
+        let source = broker.source(events);
         let sink = |(table, topic): (&str, &String)| {
             let to = format!("brokers = \"{}\"\ntopic = \"{topic}\"\ntable = \"{table}\"", broker.address);
             format!("\n[[sink]]\nconnector = \"kafka\"\n{to}\ndelivery = \"{delivery}\"\n")
         };
         let sinks: String = ["decisions", "profiles"].into_iter().zip(&topics).map(sink).collect();
-        format!("{before}[source]\n{source}{after}{sinks}")
+        with_source(&text, &source) + &sinks
     });
     (edited, topics)
 }
@@ -146,10 +210,11 @@ fn table(rows: Vec<(String, Value)>) -> BTreeMap<String, Value> {
 
 fn topics_survive_crashes(delivery: &str) {
     let broker = Broker::new();
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-    let events = format!("events-{now}");
+    let events = new_name("events");
     broker.create(&events);
-    broker.produce(&events);
+    for (partition, of_partition) in generate(&[]).iter().enumerate() {
+        broker.produce(&events, partition as i32, of_partition);
+    }
     let (undisturbed, expected) = job(&broker, &events, delivery);
     undisturbed.finish(&["--until-end"]);
     let mut expected_decisions = broker.read(&expected[0]);

@@ -5,6 +5,8 @@
 //! 200), `WHISPERER_CRASH_SEED` repeats one run of it.
 
 mod cluster;
+#[cfg(feature = "kafka")]
+mod history;
 mod job;
 #[cfg(feature = "kafka")]
 mod kafka;

@@ -219,7 +219,7 @@ fn identities(sinks: &Outboxes) -> Vec<String> {
 fn encoded(sink: &dyn OutboxSink, numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
     let mut outbox = Vec::new();
     for row in numbers {
-        sink.encode(&rows([row]), &mut outbox).expect("a row that fits");
+        sink.encoder().encode(&rows([row]), &mut outbox).expect("a row that fits");
     }
     outbox
 }

@@ -8,7 +8,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt, thread,
+    fmt,
+    sync::Arc,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -28,7 +30,7 @@ use super::{
 };
 use crate::{
     error::{Fault, SinkError},
-    log::{OutboxSink, Removal, taken_over},
+    log::{OutboxEncoder, OutboxSink, Removal, taken_over},
 };
 
 /// How often a transaction that had to be given up is tried: with the pauses between, as long as a broker takes to start again.
@@ -42,7 +44,7 @@ const REASON_TIMEOUT: Duration = Duration::from_secs(1);
 /// Writes a table's rows to a topic, a transaction for each checkpoint.
 pub struct KafkaOutbox {
     options: KafkaOptions,
-    encoder: Encoder,
+    encoder: Arc<Encoder>,
     commits_topic: String,
     /// None before recovery: whoever takes the identity fences its earlier owner.
     sender: Option<Sender>,
@@ -64,7 +66,7 @@ impl KafkaOutbox {
         commits::ensure(options)?;
         Ok(KafkaOutbox {
             options: options.clone(),
-            encoder,
+            encoder: Arc::new(encoder),
             commits_topic: options.commits_topic(),
             sender: None,
             recorded: BTreeMap::new(),
@@ -172,6 +174,26 @@ impl KafkaOutbox {
     }
 }
 
+impl OutboxEncoder for Encoder {
+    fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
+        rows.iter().try_for_each(|row| {
+            self.with_message(row, |message| {
+                append(message, outbox);
+                Ok(())
+            })
+        })
+    }
+
+    fn encode_removals(&self, keys: &[Removal], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
+        keys.iter().try_for_each(|key| {
+            self.with_tombstone(key, |message| {
+                append(message, outbox);
+                Ok(())
+            })
+        })
+    }
+}
+
 impl OutboxSink for KafkaOutbox {
     fn recover(&mut self, earlier: &[String]) -> Result<BTreeMap<String, u64>, SinkError> {
         self.unless_broken(|outbox| outbox.take_over(earlier))
@@ -181,22 +203,8 @@ impl OutboxSink for KafkaOutbox {
         self.options.identity_of(self.options.worker)
     }
 
-    fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
-        rows.iter().try_for_each(|row| {
-            self.encoder.with_message(row, |message| {
-                append(message, outbox);
-                Ok(())
-            })
-        })
-    }
-
-    fn encode_removals(&self, keys: &[Removal], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
-        keys.iter().try_for_each(|key| {
-            self.encoder.with_tombstone(key, |message| {
-                append(message, outbox);
-                Ok(())
-            })
-        })
+    fn encoder(&self) -> Arc<dyn OutboxEncoder> {
+        self.encoder.clone()
     }
 
     fn publish(&mut self, maker: &str, number: u64, outbox: &[u8]) -> Result<(), SinkError> {

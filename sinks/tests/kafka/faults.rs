@@ -31,7 +31,7 @@ fn outbox(options: &KafkaOptions) -> (KafkaOutbox, Vec<u8>) {
     let mut sink = KafkaOutbox::open(sample_schema(), options).expect("a log opens");
     sink.recover(&[]).expect("recovers");
     let mut outbox = Vec::new();
-    sink.encode(&rows(0..10), &mut outbox).expect("rows");
+    sink.encoder().encode(&rows(0..10), &mut outbox).expect("rows");
     (sink, outbox)
 }
 
@@ -134,7 +134,7 @@ fn rows_that_are_too_large() {
     let options = with(broker.options(&broker.topic("decisions"), 0, 1), &small);
     let (mut sink, _) = outbox(&options);
     let mut rows = Vec::new();
-    sink.encode(&[row], &mut rows).expect("rows");
+    sink.encoder().encode(&[row], &mut rows).expect("rows");
     let started = Instant::now();
     let error = publish(&mut sink, 1, &rows).expect_err("too large");
     assert!(error.to_string().contains("message.max.bytes"), "{error}");

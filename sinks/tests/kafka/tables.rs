@@ -104,8 +104,8 @@ fn outboxes_carry_tombstones() {
     let mut sink = KafkaOutbox::open(TableSchema::profiles(Vec::new()), &options).expect("a log opens");
     sink.recover(&[]).expect("recovers");
     let mut outbox = Vec::new();
-    sink.encode(&[profile("a", 10, 1, 1), profile("b", 10, 1, 1)], &mut outbox).expect("rows");
-    sink.encode_removals(&[removal("a", 20)], &mut outbox).expect("a removal");
+    sink.encoder().encode(&[profile("a", 10, 1, 1), profile("b", 10, 1, 1)], &mut outbox).expect("rows");
+    sink.encoder().encode_removals(&[removal("a", 20)], &mut outbox).expect("a removal");
     sink.publish(&sink.identity(), 1, &outbox).expect("published");
     let removed: Vec<bool> = compacted(&broker.read(&topic)).iter().map(|(_, clock)| clock.is_none()).collect();
     assert_eq!(removed, [true, false]);
