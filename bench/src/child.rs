@@ -9,8 +9,9 @@ use std::{
     ffi::OsString,
     fs,
     path::Path,
-    process::{Command, ExitCode, Stdio},
-    time::Instant,
+    process::{Child, Command, ExitCode, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, bail};
@@ -108,10 +109,68 @@ fn resident_peak_bytes() -> Option<u64> {
 /// # Errors
 /// A child that cannot be started, fails, or says something else; its own words are part of the error.
 pub fn measure<R: DeserializeOwned>(program: Program, arguments: &[OsString]) -> anyhow::Result<(R, Cost)> {
+    let output = command(program, arguments)?.output().context("cannot start a run")?;
+    report(&output)
+}
+
+/// A child that goes on until it is told to stop.
+pub struct Live(Child);
+
+/// How long a child may take to stop: a checkpoint, and what waits for it.
+const STOP_PATIENCE: Duration = Duration::from_secs(120);
+
+impl Live {
+    /// Starts this program again as the engine.
+    ///
+    /// # Errors
+    /// A child that cannot be started.
+    pub fn start(arguments: &[OsString]) -> anyhow::Result<Live> {
+        let mut command = command(Program::Engine, arguments)?;
+        let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        child.map(Live).context("cannot start a run")
+    }
+
+    /// Its number among the system's processes.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.0.try_wait(), Ok(None))
+    }
+
+    /// Asks it to stop, and waits for its end; gives what it did and what it cost.
+    ///
+    /// # Errors
+    /// A child that fails, says something else, or does not stop.
+    pub fn stop<R: DeserializeOwned>(mut self) -> anyhow::Result<(R, Cost)> {
+        if self.runs() {
+            let id = self.id().to_string();
+            Command::new("kill").args(["-TERM", &id]).status().context("cannot ask a run to stop")?;
+        }
+        let asked = Instant::now();
+        while self.runs() && asked.elapsed() < STOP_PATIENCE {
+            thread::sleep(Duration::from_millis(5));
+        }
+        if self.runs() {
+            self.0.kill().context("cannot end a run")?;
+        }
+        // What it has to say fits into a pipe.
+        report(&self.0.wait_with_output().context("cannot hear what a run says")?)
+    }
+}
+
+fn command(program: Program, arguments: &[OsString]) -> anyhow::Result<Command> {
     let own = env::current_exe().context("cannot find the program itself")?;
     let mut command = Command::new(own);
     command.args(arguments).env(CHILD, program.name()).env("WHISPERER_LOG", "warn").stdin(Stdio::null());
-    let output = command.output().context("cannot start a run")?;
+    Ok(command)
+}
+
+/// The last two lines that a child has written.
+fn report<R: DeserializeOwned>(output: &Output) -> anyhow::Result<(R, Cost)> {
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("a run failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());

@@ -7,6 +7,7 @@
 //! * [`child`]: each run is a process of its own, which tells what it has used
 //! * [`throughput`]: the runs, in turns
 //! * [`figures`]: medians, tables, floors
+//! * [`latency`]: from topic to topic, under a load
 //! * [`machine`]: where and of what the numbers are
 
 pub mod baseline;
@@ -14,5 +15,6 @@ pub mod child;
 pub mod decisions;
 pub mod figures;
 pub mod input;
+pub mod latency;
 pub mod machine;
 pub mod throughput;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use whisperer_bench::{child, throughput};
+use whisperer_bench::{child, latency, throughput};
 
 /// As in the binary that is measured.
 #[global_allocator]
@@ -21,14 +21,19 @@ struct Arguments {
 enum Verb {
     /// Events/s, CPU per event and memory, from NDJSON to decisions, beside a program written by hand.
     Throughput(throughput::Options),
+    /// Milliseconds from an event to its decision, and what checkpoints cost, through a Kafka broker.
+    Latency(latency::Options),
 }
 
 fn main() -> ExitCode {
     if let Some(program) = child::asked_for() {
         return child::run(program);
     }
-    let Arguments { verb: Verb::Throughput(options) } = Arguments::parse();
-    match throughput::run(&options) {
+    let broken = match Arguments::parse().verb {
+        Verb::Throughput(options) => throughput::run(&options),
+        Verb::Latency(options) => latency::run(&options),
+    };
+    match broken {
         Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,
         Ok(broken) => {
             broken.iter().for_each(|floor| eprintln!("error: {floor}"));

@@ -286,6 +286,7 @@ fn measure_engine(job: &str, workers: u16, input: &Path, output: &Path) -> anyho
 }
 
 /// The repository, whose jobs are run.
-fn repository() -> PathBuf {
+#[must_use]
+pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_owned).unwrap_or_default()
 }
