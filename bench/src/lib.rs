@@ -8,6 +8,7 @@
 //! * [`throughput`]: the runs, in turns
 //! * [`figures`]: medians, tables, floors
 //! * [`latency`]: from topic to topic, under a load
+//! * [`state`]: states that do not fit into memory, and starts from a checkpoint
 //! * [`machine`]: where and of what the numbers are
 
 pub mod baseline;
@@ -17,4 +18,5 @@ pub mod figures;
 pub mod input;
 pub mod latency;
 pub mod machine;
+pub mod state;
 pub mod throughput;

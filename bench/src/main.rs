@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use whisperer_bench::{child, latency, throughput};
+use whisperer_bench::{child, latency, state, throughput};
 
 /// As in the binary that is measured.
 #[global_allocator]
@@ -23,6 +23,8 @@ enum Verb {
     Throughput(throughput::Options),
     /// Milliseconds from an event to its decision, and what checkpoints cost, through a Kafka broker.
     Latency(latency::Options),
+    /// States that do not fit into memory, and how fast those that do come back.
+    State(state::Options),
 }
 
 fn main() -> ExitCode {
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let broken = match Arguments::parse().verb {
         Verb::Throughput(options) => throughput::run(&options),
         Verb::Latency(options) => latency::run(&options),
+        Verb::State(options) => state::run(&options),
     };
     match broken {
         Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,

@@ -1,0 +1,293 @@
+//! `state`: states that do not fit into memory, and how long a job takes to come back with those that do.
+//!
+//! * Larger than memory: the engagement job over generated users, once with all states in memory and once under a budget; the digests of
+//!   both must be equal.
+//! * Recovery: the same job is stopped amid its input, and started again; measured is the time from the start of the process to the
+//!   moment at which `/readyz` says that it is at work.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fs,
+    io::{Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, bail};
+use comfy_table::{CellAlignment, Table, presets};
+use serde::{Deserialize, Serialize};
+use whisperer_dataflows::cli::grouped;
+
+use crate::{
+    child::{Cost, Live, Program, measure},
+    machine::{Machine, commit, load},
+    throughput::repository,
+};
+
+/// Where the job that is restarted tells about itself.
+const LISTEN: &str = "127.0.0.1:19484";
+
+/// How long a job may take to be at work.
+const READY_PATIENCE: Duration = Duration::from_secs(300);
+
+/// Between two looks at it.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// The floor: a million users in so many seconds.
+const RECOVERY_SECONDS_MAX: f64 = 10.0;
+
+/// Counted up when a file of results gets another form.
+const RESULTS_VERSION: u32 = 1;
+
+/// Arguments of `state`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Options {
+    /// Users of the runs under a budget; 0 leaves them out.
+    #[arg(long, default_value_t = 10_000_000)]
+    pub users: u64,
+    /// Their events.
+    #[arg(long, default_value_t = 20_000_000)]
+    pub events: u64,
+    /// The budget.
+    #[arg(long, default_value = "1GiB")]
+    pub memory: String,
+    /// Users of the job that is started again; 0 leaves it out.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub recovery_users: u64,
+    /// Worker threads.
+    #[arg(long, default_value_t = 2)]
+    pub workers: u16,
+    /// Where outputs and states come and go.
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    pub work: PathBuf,
+    /// Where the results go.
+    #[arg(long, value_name = "DIR", default_value = "bench/results")]
+    pub results: PathBuf,
+    /// What the file of results is called.
+    #[arg(long, default_value = "state")]
+    pub name: String,
+    /// Fail where a floor is broken.
+    #[arg(long)]
+    pub check: bool,
+}
+
+/// The part of `whisperer run --json` that is looked at.
+#[derive(Deserialize)]
+struct Report {
+    counts: BTreeMap<String, u64>,
+    digests: BTreeMap<String, String>,
+}
+
+/// A run to the end.
+#[derive(Clone, Debug, Serialize)]
+struct Whole {
+    /// The budget; none where all states are in memory.
+    memory: Option<String>,
+    users: u64,
+    events: u64,
+    load_before: Option<f64>,
+    #[serde(flatten)]
+    cost: Cost,
+    digests: BTreeMap<String, String>,
+}
+
+/// A start from a checkpoint.
+#[derive(Clone, Debug, Serialize)]
+struct Recovery {
+    /// Users that the checkpoint holds.
+    users: u64,
+    /// Bytes of its state folder.
+    state_bytes: u64,
+    load_before: Option<f64>,
+    /// From the start of the process until it is at work.
+    seconds: f64,
+}
+
+#[derive(Serialize)]
+struct Results<'a> {
+    version: u32,
+    name: &'a str,
+    command: String,
+    commit: String,
+    machine: Machine,
+    workers: u16,
+    runs: &'a [Whole],
+    recovery: &'a Option<Recovery>,
+}
+
+/// Measures, prints the table, writes the results; gives the floors that are broken, where they shall be checked.
+///
+/// # Errors
+/// A run that fails, digests that differ, or a folder that cannot be written.
+pub fn run(options: &Options) -> anyhow::Result<Vec<String>> {
+    let mut runs = Vec::new();
+    if options.users > 0 {
+        for memory in [None, Some(options.memory.clone())] {
+            let whole = whole(options, memory)?;
+            eprintln!("{}: {:.0} s", name(&whole), whole.cost.seconds);
+            runs.push(whole);
+        }
+        if runs[0].digests != runs[1].digests {
+            bail!("a budget changes the outputs: {:?} and {:?}", runs[0].digests, runs[1].digests);
+        }
+    }
+    let recovery = if options.recovery_users > 0 { Some(recovery(options)?) } else { None };
+    println!("{}", table(&runs, recovery.as_ref()));
+    write(options, &runs, &recovery)?;
+    let slow = recovery.as_ref().filter(|recovery| options.check && recovery.seconds > RECOVERY_SECONDS_MAX);
+    let told = |slow: &Recovery| format!("recovery takes {:.1} s, more than {RECOVERY_SECONDS_MAX}", slow.seconds);
+    Ok(slow.map(told).into_iter().collect())
+}
+
+fn name(whole: &Whole) -> String {
+    whole.memory.as_ref().map_or("all states in memory".to_owned(), |memory| format!("at most {memory} of them"))
+}
+
+/// The engagement job with something more in its file.
+fn job(folder: &Path, more: &str) -> anyhow::Result<PathBuf> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).context("cannot remove what an earlier run left")?;
+    }
+    fs::create_dir_all(folder).context("cannot create a folder for a run")?;
+    let jobs = repository().join("config/jobs");
+    let text = fs::read_to_string(jobs.join("engagement.toml")).context("cannot read the engagement job")?;
+    let text = text.replace("\"models/", &format!("\"{}/models/", jobs.display()));
+    let path = folder.join("job.toml");
+    fs::write(&path, text + more).context("cannot write a job")?;
+    Ok(path)
+}
+
+fn arguments(job: &Path, folder: &Path, (users, events): (u64, u64), workers: u16) -> Vec<OsString> {
+    let flags = ["--users", &users.to_string(), "--events", &events.to_string(), "--workers", &workers.to_string()];
+    let mut arguments: Vec<OsString> = vec!["run".into(), job.into(), "--json".into()];
+    arguments.extend(flags.map(OsString::from));
+    arguments.extend(["--output".into(), folder.join("output").into()]);
+    arguments
+}
+
+fn whole(options: &Options, memory: Option<String>) -> anyhow::Result<Whole> {
+    let folder = absolute(&options.work.join("state"))?;
+    let more = memory.as_ref().map_or(String::new(), |memory| format!("\n[state]\nmemory_bytes_max = \"{memory}\"\n"));
+    let path = job(&folder, &more)?;
+    let load_before = load();
+    let arguments = arguments(&path, &folder, (options.users, options.events), options.workers);
+    let (report, cost) = measure::<Report>(Program::Engine, &arguments)?;
+    fs::remove_dir_all(&folder).context("cannot remove a run's output")?;
+    let count = |name: &str| report.counts.get(name).copied().unwrap_or_default();
+    Ok(Whole { memory, users: count("users"), events: count("read"), load_before, cost, digests: report.digests })
+}
+
+/// Runs the job until it has seen most of its users, stops it, and starts it again.
+fn recovery(options: &Options) -> anyhow::Result<Recovery> {
+    let folder = absolute(&options.work.join("recovery"))?;
+    let state = folder.join("state");
+    let more = format!("\n[server]\nlisten = \"{LISTEN}\"\n\n[checkpoint]\ninterval_ms = 10000\n");
+    let path = job(&folder, &more)?;
+    // A uniform crowd: with so many events all but a few of its users have come up, and the rest is still to come.
+    let text = fs::read_to_string(&path).context("cannot read the job")?;
+    fs::write(&path, text.replacen("[source]\n", "[source]\nzipf = 0.0\n", 1)).context("cannot write a job")?;
+    let events = options.recovery_users * 8;
+    let mut arguments = arguments(&path, &folder, (options.recovery_users, events), options.workers);
+    arguments.extend(["--state".into(), state.clone().into()]);
+    let first = Live::start(&arguments)?;
+    until(|| read_records().is_some_and(|read| read > events / 2))?;
+    let (report, _) = first.stop::<Report>()?;
+    let load_before = load();
+    let started = Instant::now();
+    let second = Live::start(&arguments)?;
+    until(|| get("/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")))?;
+    let seconds = started.elapsed().as_secs_f64();
+    second.stop::<Report>()?;
+    let state_bytes = bytes_of(&state);
+    fs::remove_dir_all(&folder).context("cannot remove a run's state")?;
+    Ok(Recovery { users: report.counts.get("users").copied().unwrap_or_default(), state_bytes, load_before, seconds })
+}
+
+/// A path that a child finds from wherever it starts.
+fn absolute(path: &Path) -> anyhow::Result<PathBuf> {
+    std::path::absolute(path).context("cannot find the folder of a run")
+}
+
+/// Waits for something that happens in time, or never.
+fn until(done: impl Fn() -> bool) -> anyhow::Result<()> {
+    let started = Instant::now();
+    while !done() {
+        if started.elapsed() > READY_PATIENCE {
+            bail!("a job was not at work within {} s", READY_PATIENCE.as_secs());
+        }
+        thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// What the job that is restarted answers; none where it does not.
+fn get(path: &str) -> Option<String> {
+    let mut stream = TcpStream::connect(LISTEN).ok()?;
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {LISTEN}\r\nConnection: close\r\n\r\n").ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}
+
+/// Records that it has applied.
+fn read_records() -> Option<u64> {
+    let answer = get("/metrics")?;
+    let line = answer.lines().find_map(|line| line.strip_prefix("whisperer_accepted_records_total "))?;
+    line.trim().parse().ok()
+}
+
+fn bytes_of(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => bytes_of(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.map(bytes).sum()
+}
+
+fn table(runs: &[Whole], recovery: Option<&Recovery>) -> String {
+    let mut table = Table::new();
+    table.load_style(presets::ASCII_MARKDOWN);
+    table.set_header(["run", "users", "events", "seconds", "events/s", "CPU us/event", "resident, MB"]);
+    for whole in runs {
+        let events = whole.events as f64;
+        table.add_row([
+            name(whole),
+            grouped(whole.users),
+            grouped(whole.events),
+            format!("{:.1}", whole.cost.seconds),
+            grouped((events / whole.cost.seconds) as u64),
+            format!("{:.2}", whole.cost.cpu_seconds * 1e6 / events),
+            grouped(whole.cost.resident_peak_bytes / 1_000_000),
+        ]);
+    }
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    let recovered = recovery.map_or(String::new(), |recovery| {
+        let (users, megabytes) = (grouped(recovery.users), recovery.state_bytes / 1_000_000);
+        format!("\nrecovery of {users} users ({megabytes} MB of state): {:.2} s\n", recovery.seconds)
+    });
+    format!("{table}\n{recovered}")
+}
+
+fn write(options: &Options, runs: &[Whole], recovery: &Option<Recovery>) -> anyhow::Result<()> {
+    let Options { users, events, memory, recovery_users, workers, name, .. } = options;
+    let command = format!(
+        "whisperer-bench state --users {users} --events {events} --memory {memory} --recovery-users {recovery_users} \
+         --workers {workers} --name {name}"
+    );
+    let commit = commit(&repository());
+    let machine = Machine::this();
+    let results =
+        Results { version: RESULTS_VERSION, name, command, commit, machine, workers: *workers, runs, recovery };
+    let path = options.results.join(format!("{name}.json"));
+    let text = serde_json::to_string_pretty(&results).context("cannot write the results as JSON")?;
+    fs::create_dir_all(&options.results)
+        .and_then(|()| fs::write(&path, text + "\n"))
+        .with_context(|| format!("cannot write the results to \"{}\"", path.display()))
+}
