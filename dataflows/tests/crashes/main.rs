@@ -5,14 +5,15 @@
 //! 200), `WHISPERER_CRASH_SEED` repeats one run of it.
 
 mod cluster;
-mod job;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[path = "../running/mod.rs"]
+mod running;
 mod signals;
 
 use std::time::Duration;
 
-use job::{Ended, Job, Random};
+use running::job::{Ended, Job, Random};
 
 /// Kills of one test.
 fn rounds() -> u64 {
