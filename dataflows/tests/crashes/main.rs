@@ -5,11 +5,17 @@
 //! 200), `WHISPERER_CRASH_SEED` repeats one run of it.
 
 mod cluster;
+mod disks;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[allow(dead_code, reason = "other tests use the rest of it")]
+#[path = "../outside/mod.rs"]
+mod outside;
 #[path = "../running/mod.rs"]
 mod running;
 mod signals;
+#[cfg(feature = "object-store")]
+mod stores;
 
 use std::time::Duration;
 
