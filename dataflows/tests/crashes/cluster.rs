@@ -9,8 +9,8 @@ use std::{
 };
 
 use crate::{
-    job::{Job, Random},
     rounds,
+    running::job::{Job, Random},
 };
 
 /// How long a process may live on after its peer has died.

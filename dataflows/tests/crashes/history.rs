@@ -2,53 +2,71 @@
 
 use std::{fs, path::Path, time::Duration};
 
-use whisperer_schemas::{Micros, time::format_micros};
+use serde_json::Value;
+use whisperer_schemas::{
+    Micros,
+    time::{format_micros, parse_rfc3339},
+};
 
 use crate::{
-    job::{Ended, Job, Random},
-    kafka::{Broker, Event, generate, new_name, with_source},
     rounds,
+    running::{
+        broker::{Broker, PARTITIONS, Record, events_with},
+        job::{Ended, Job, Random},
+    },
 };
 
 const HOUR: Micros = 3_600_000_000;
 
+/// When an event happened.
+fn time(event: &Record) -> Micros {
+    let event: Value = serde_json::from_slice(&event.line).expect("JSON");
+    event["timestamp"].as_str().and_then(|time| parse_rfc3339(time.as_bytes())).expect("a time")
+}
+
 /// Writes those events of each partition that `of` takes into a file of its own.
-fn write(folder: &Path, events: &[Vec<Event>], of: impl Fn(&Event) -> bool) {
+fn write(folder: &Path, events: &[Record], of: impl Fn(&Record) -> bool) {
     fs::create_dir(folder).expect("a folder");
-    for (partition, events) in events.iter().enumerate() {
-        let lines = events.iter().filter(|event| of(event)).map(|event| [&event.line[..], b"\n"].concat());
-        fs::write(folder.join(format!("{partition}.ndjson")), lines.collect::<Vec<_>>().concat()).expect("written");
+    for partition in 0..PARTITIONS {
+        let own = events.iter().filter(|event| event.partition == partition && of(event));
+        let lines: Vec<Vec<u8>> = own.map(|event| [&event.line[..], b"\n"].concat()).collect();
+        fs::write(folder.join(format!("{partition}.ndjson")), lines.concat()).expect("written");
     }
+}
+
+/// A job with another source.
+fn with_source(job: &str, source: &str) -> String {
+    let (before, rest) = job.split_once("[source]").expect("a source");
+    let after = &rest[rest.find("\n[").expect("a section behind it")..];
+    format!("{before}[source]\n{source}{after}")
 }
 
 #[test]
 fn files_and_then_a_topic_are_one_log() {
     // Goal: a hand-over amid the log, files that reach beyond it, a topic that begins before it, and kills on both sides of it, live and
     // bounded, on 1 to 3 workers: decisions and profiles are those of one run over everything.
-    let events = generate(&["--disorder", "0", "--late", "0", "--malformed", "0"]);
-    let mut times: Vec<Micros> = events.iter().flatten().map(|event| event.time).collect();
+    let events = events_with(40_000, &["--disorder", "0", "--late", "0", "--malformed", "0"]);
+    let mut times: Vec<Micros> = events.iter().map(time).collect();
     times.sort_unstable();
     let until = times[times.len() / 2];
     let files = tempfile::tempdir().expect("a temporary folder");
     write(&files.path().join("all"), &events, |_| true);
-    write(&files.path().join("history"), &events, |event| event.received < until + HOUR);
+    write(&files.path().join("history"), &events, |event| event.millis * 1000 < until + HOUR);
+    let later: Vec<&Record> = events.iter().filter(|event| event.millis * 1000 >= until - 3 * HOUR).collect();
+    assert!(later.len() > 1000 && later.len() + 1000 < events.len(), "there is something on both sides");
     let broker = Broker::new();
-    let topic = new_name("events");
-    broker.create(&topic);
-    for (partition, of_partition) in events.iter().enumerate() {
-        let later: Vec<Event> =
-            of_partition.iter().filter(|event| event.received >= until - 3 * HOUR).cloned().collect();
-        assert!(later.len() > 1000 && later.len() + 1000 < of_partition.len(), "there is something on both sides");
-        broker.produce(&topic, partition as i32, &later);
-    }
+    let topic = broker.topic("events");
+    let feed = broker.producer();
+    feed.send(&topic, later);
+    feed.flush();
 
-    let all = format!("connector = \"file\"\npath = \"{}/all/*.ndjson\"\npartitioned = true\n", files.path().display());
+    let folder = files.path().display();
+    let all = format!("connector = \"file\"\npath = \"{folder}/all/*.ndjson\"\npartitioned = true\n");
     let undisturbed = Job::edited("whole", |text| with_source(&text, &all));
     undisturbed.finish(&[]);
-    let path = format!("{}/history/*.ndjson", files.path().display());
-    let history =
-        format!("history = {{ path = \"{path}\", until = \"{}\", partitioned = true }}\n", format_micros(until));
-    let source = broker.source(&topic) + &history;
+    let history = format!("path = \"{folder}/history/*.ndjson\", until = \"{}\", partitioned = true", format_micros(until));
+    let of_topic = format!("connector = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{topic}\"\n", broker.address);
+    let source = format!("{of_topic}history = {{ {history} }}\n");
     let mut random = Random::new();
     let mut kills = 0;
     while kills < rounds().div_ceil(4) {

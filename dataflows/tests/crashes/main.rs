@@ -5,16 +5,23 @@
 //! 200), `WHISPERER_CRASH_SEED` repeats one run of it.
 
 mod cluster;
+mod disks;
 #[cfg(feature = "kafka")]
 mod history;
-mod job;
 #[cfg(feature = "kafka")]
 mod kafka;
+#[allow(dead_code, reason = "other tests use the rest of it")]
+#[path = "../outside/mod.rs"]
+mod outside;
+#[path = "../running/mod.rs"]
+mod running;
 mod signals;
+#[cfg(feature = "object-store")]
+mod stores;
 
 use std::time::Duration;
 
-use job::{Ended, Job, Random};
+use running::job::{Ended, Job, Random};
 
 /// Kills of one test.
 fn rounds() -> u64 {

@@ -1,22 +1,13 @@
 //! Signals: a job that is asked to stop, and one that sleeps while another takes over.
 
-use std::{
-    process::{Child, Command},
-    thread,
-    time::Duration,
-};
+use std::{thread, time::Duration};
 
-use crate::job::{Ended, Job};
-
-fn signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").args([&format!("-{name}"), &child.id().to_string()]).status();
-    assert!(sent.expect("kill runs").success(), "{name} was not sent");
-}
+use crate::running::job::{Ended, Job, Process};
 
 /// Waits until a job has taken a checkpoint.
-fn await_checkpoint(job: &Job, child: &mut Child) {
+fn await_checkpoint(job: &Job, child: &mut Process) {
     while !job.has_checkpoint() {
-        assert!(child.try_wait().expect("it can be waited for").is_none(), "it ended before its first checkpoint");
+        assert!(!child.has_ended(), "it ended before its first checkpoint");
         thread::sleep(Duration::from_millis(2));
     }
 }
@@ -29,7 +20,7 @@ fn a_job_that_is_asked_to_stop_takes_a_checkpoint_and_ends_well() {
     let job = Job::new("stopped");
     let mut child = job.start(&["--workers", "2"], &[]);
     await_checkpoint(&job, &mut child);
-    signal(&child, "TERM");
+    child.signal("TERM");
     assert!(matches!(job.ended(child), Ended::Done), "a stop is no failure");
     assert!(!job.folder().join("out/_runs").exists(), "the run has not come to its end");
     job.finish(&["--workers", "1"]);
@@ -44,10 +35,10 @@ fn a_generation_that_wakes_up_too_late_commits_nothing() {
     let job = Job::new("zombie");
     let mut zombie = job.start(&[], &[]);
     await_checkpoint(&job, &mut zombie);
-    signal(&zombie, "STOP");
+    zombie.signal("STOP");
     job.finish(&["--workers", "2"]);
     job.assert_equals(&undisturbed, "while the other one sleeps");
-    signal(&zombie, "CONT");
+    zombie.signal("CONT");
     let Ended::Failed(code, _) = job.ended(zombie) else { panic!("the zombie did not fail") };
     assert_eq!(code, 1);
     job.assert_equals(&undisturbed, "after the other one woke up");

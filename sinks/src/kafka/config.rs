@@ -14,6 +14,8 @@ const IN_FLIGHT_KILOBYTES_MAX: &str = "65536";
 const DELIVERY_TIMEOUT_MS: u64 = 120_000;
 /// How long messages wait for others to be sent with them: little beside the 10 ms of an epoch.
 const LINGER_MS: &str = "2";
+/// Longest wait between two attempts to reach a broker: an outage should end when it ends, not ten seconds later.
+const RECONNECT_BACKOFF_MS_MAX: &str = "1000";
 /// librdkafka's own default, a little below the broker's.
 const MESSAGE_BYTES_MAX: usize = 1_000_000;
 /// librdkafka's own default for a transaction's length.
@@ -113,6 +115,7 @@ impl KafkaOptions {
     pub(super) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", self.identity_of(self.worker));
+        config.set("reconnect.backoff.max.ms", RECONNECT_BACKOFF_MS_MAX);
         for (name, value) in self.properties.iter().filter(|(name, _)| !OF_PRODUCERS.contains(&name.as_str())) {
             config.set(name, value);
         }

@@ -33,11 +33,20 @@ impl ClientContext for Logs {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        tracing::warn!(%error, reason, "kafka");
+        complain(&error, reason);
     }
 }
 
 impl rdkafka::consumer::ConsumerContext for Logs {}
+
+/// Tells of what the library says of brokers. That all of them are down says less than why each is, and is said again and again.
+pub(super) fn complain(error: &KafkaError, reason: &str) {
+    if error.rdkafka_error_code() == Some(Code::AllBrokersDown) {
+        tracing::debug!(%error, reason, "kafka");
+    } else {
+        tracing::warn!(%error, reason, "kafka");
+    }
+}
 
 /// The library calls an error what it goes on to repair by itself, such as a broker that went away; none is more than a warning here.
 pub(super) fn log(level: RDKafkaLogLevel, facility: &str, text: &str) {

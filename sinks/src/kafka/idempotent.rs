@@ -102,6 +102,7 @@ impl KafkaLog {
     }
 
     fn record(&mut self) -> Result<String, SinkError> {
+        self.reader.wait_for(self.out.sender.timeout());
         self.out.sender.settle().map_err(|error| self.out.sender.refused("write to", &error))?;
         if self.out.caught_up || self.out.tail.len() == 0 {
             self.out.tail = Tail::default();

@@ -17,7 +17,7 @@ use rdkafka::{
 };
 
 use super::{
-    connection::{log, refused},
+    connection::{complain, log, refused},
     message::{Header, Message},
 };
 use crate::error::SinkError;
@@ -43,9 +43,9 @@ impl ClientContext for Deliveries {
 
     fn error(&self, error: KafkaError, reason: &str) {
         if error.rdkafka_error_code() == Some(Code::Fatal) {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error);
+            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| error.clone());
         }
-        tracing::warn!(reason, "kafka producer");
+        complain(&error, reason);
     }
 }
 
@@ -74,6 +74,11 @@ impl Sender {
         let producer = BaseProducer::from_config_and_context(config, Deliveries::default());
         let producer = producer.map_err(|error| refused("open", topic, &error))?;
         Ok(Sender { producer, topic: topic.into(), sent: 0, timeout })
+    }
+
+    /// How long a message is tried.
+    pub(super) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Sends to `topic`; waits while too much is on its way. A message that is not acknowledged in time makes room, as an error.

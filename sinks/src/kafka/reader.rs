@@ -26,10 +26,15 @@ pub(super) type Offsets = BTreeMap<i32, i64>;
 /// How long a poll waits for something to come.
 const POLL: Duration = Duration::from_millis(100);
 
+/// How long one question may take while there is time for another: one that was asked of a broker that is gone finds the new one no sooner.
+const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// Reads one topic.
 pub(super) struct Reader {
     consumer: BaseConsumer<Logs>,
     topic: String,
+    /// How long brokers may be away.
+    patience: Duration,
 }
 
 impl Reader {
@@ -37,7 +42,12 @@ impl Reader {
     pub(super) fn open(options: &KafkaOptions, topic: &str, isolation: &str) -> Result<Reader, SinkError> {
         let consumer = BaseConsumer::from_config_and_context(&options.consumer(isolation), Logs);
         let consumer = consumer.map_err(|error| refused("open", topic, &error))?;
-        Ok(Reader { consumer, topic: topic.into() })
+        Ok(Reader { consumer, topic: topic.into(), patience: REQUEST_TIMEOUT })
+    }
+
+    /// From now on brokers may be away for as long as it may take to write.
+    pub(super) fn wait_for(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     /// The first offsets that there are.
@@ -115,7 +125,7 @@ impl Reader {
             match self.try_offsets(which) {
                 Ok(offsets) => return Ok(offsets),
                 // A leader that is just being elected, a broker that has not heard of a new topic: the library asks again only for some.
-                Err(error) if hopeless(&error) || started.elapsed() >= REQUEST_TIMEOUT => {
+                Err(error) if hopeless(&error) || started.elapsed() >= self.patience => {
                     return Err(self.refused(&error));
                 }
                 Err(_) => std::thread::sleep(POLL),
@@ -124,7 +134,7 @@ impl Reader {
     }
 
     fn try_offsets(&self, which: Offset) -> Result<Offsets, KafkaError> {
-        let metadata = self.consumer.fetch_metadata(Some(&self.topic), REQUEST_TIMEOUT)?;
+        let metadata = self.consumer.fetch_metadata(Some(&self.topic), QUESTION_TIMEOUT)?;
         let found = metadata.topics().first().ok_or(KafkaError::MetadataFetch(Code::UnknownTopic))?;
         if let Some(error) = found.error() {
             return Err(KafkaError::MetadataFetch(error.into()));
@@ -137,7 +147,7 @@ impl Reader {
             return Err(KafkaError::MetadataFetch(Code::LeaderNotAvailable));
         }
         // All partitions in one request to each broker.
-        let list = self.consumer.offsets_for_times(list, REQUEST_TIMEOUT)?;
+        let list = self.consumer.offsets_for_times(list, QUESTION_TIMEOUT)?;
         list.elements()
             .iter()
             .map(|element| {

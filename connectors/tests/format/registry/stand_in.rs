@@ -1,9 +1,9 @@
-//! A stand-in for a schema registry: the part of its HTTP interface that readers of messages use, on a port of its own.
+//! A stand-in for a schema registry: the part of its HTTP interface that writers and readers of messages use, on a port of its own.
 //!
 //! Answers are those of Confluent's registry, version 8: members, codes of errors, content type.
 
 use std::{
-    io::{BufRead, BufReader, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{TcpListener, TcpStream},
     sync::{Arc, Mutex},
     thread::{self, JoinHandle},
@@ -95,19 +95,37 @@ impl Drop for StandIn {
     }
 }
 
-fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
-    let mut lines = BufReader::new(stream).lines();
-    let request = lines.next().transpose()?.unwrap_or_default();
-    let mut authorization = None;
-    for line in lines {
-        match line?.split_once(": ") {
-            Some((name, value)) if name.eq_ignore_ascii_case("authorization") => authorization = Some(value.to_owned()),
-            Some(_) => {}
-            None => break,
+/// A request, as far as it is looked at.
+#[derive(Default)]
+struct Request {
+    path: String,
+    authorization: Option<String>,
+    /// What a `POST` brings.
+    body: Vec<u8>,
+}
+
+fn request(stream: &TcpStream) -> std::io::Result<Request> {
+    let mut reader = BufReader::new(stream);
+    let (mut request, mut line, mut bytes) = (Request::default(), String::new(), 0);
+    reader.read_line(&mut line)?;
+    request.path = line.split(' ').nth(1).unwrap_or_default().to_owned();
+    loop {
+        line.clear();
+        reader.read_line(&mut line)?;
+        let Some((name, value)) = line.trim_end().split_once(": ") else { break };
+        match name.to_ascii_lowercase().as_str() {
+            "authorization" => request.authorization = Some(value.to_owned()),
+            "content-length" => bytes = value.parse().unwrap_or(0),
+            _ => {}
         }
     }
+    reader.take(bytes).read_to_end(&mut request.body)?;
+    Ok(request)
+}
+
+fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
+    let Request { path, authorization, body } = request(stream)?;
     let mut state = state.lock().unwrap();
-    let path = request.split(' ').nth(1).unwrap_or_default().to_owned();
     state.requests.push(path.clone());
     let (status, body) = match state.failures.pop() {
         Some(Failure::Closed) => return Ok(()),
@@ -115,6 +133,7 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         None if state.authorization.is_some() && state.authorization != authorization => {
             (401, json!({"error_code": 401, "message": "Unauthorized"}).to_string())
         }
+        None if !body.is_empty() => register(&path, &body, &mut state.schemas),
         None => answer(&path, &state.schemas),
     };
     write!(
@@ -122,6 +141,28 @@ fn serve(stream: &TcpStream, state: &Mutex<State>) -> std::io::Result<()> {
         "HTTP/1.1 {status} Answer\r\nContent-Type: application/vnd.schemaregistry.v1+json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
         body.len()
     )
+}
+
+/// Takes a schema in under a subject, or finds it there; gives its id.
+fn register(path: &str, body: &[u8], schemas: &mut Vec<Value>) -> (u16, String) {
+    let parts: Vec<&str> = path.split('?').next().unwrap_or_default().split('/').collect();
+    let (["", "subjects", subject, "versions"], Ok(Value::Object(mut schema))) =
+        (&parts[..], serde_json::from_slice(body))
+    else {
+        return (404, "<html>no such page</html>".to_owned());
+    };
+    let known = schemas.iter().find(|known| known["subject"] == *subject && known["schema"] == schema["schema"]);
+    let id = known.map_or(schemas.len() as u64 + 1, |known| known["id"].as_u64().unwrap());
+    if known.is_none() {
+        let version = schemas.iter().filter(|known| known["subject"] == *subject).count() + 1;
+        schema.entry("schemaType").or_insert(json!("AVRO"));
+        schema.extend(
+            [("id", json!(id)), ("subject", json!(subject)), ("version", json!(version))]
+                .map(|(name, value)| (name.to_owned(), value)),
+        );
+        schemas.push(Value::Object(schema));
+    }
+    (200, json!({"id": id}).to_string())
 }
 
 fn answer(path: &str, schemas: &[Value]) -> (u16, String) {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    ops::{Deref, DerefMut},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread,
@@ -27,6 +28,72 @@ pub enum Ended {
     Killed,
     /// By itself, with an exit code and what it said.
     Failed(i32, String),
+}
+
+/// A process, killed where a test ends before it.
+pub struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // One that has ended is not killed any more.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Deref for Process {
+    type Target = Child;
+
+    fn deref(&self) -> &Child {
+        &self.0
+    }
+}
+
+impl DerefMut for Process {
+    fn deref_mut(&mut self) -> &mut Child {
+        &mut self.0
+    }
+}
+
+impl Process {
+    /// Starts it.
+    pub fn start(mut command: Command) -> Process {
+        Process(command.spawn().expect("it starts"))
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.0.id().to_string()]).status();
+        assert!(sent.expect("kill runs").success(), "{name} was not sent");
+    }
+
+    /// Whether it has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.0.try_wait().expect("it can be waited for").is_some()
+    }
+}
+
+/// What a job has put out, in a form that does not depend on how often it was interrupted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outcome {
+    /// The digest of each table, taken from its rows.
+    tables: BTreeMap<&'static str, String>,
+    /// The digests that the run itself has kept.
+    digests: BTreeMap<String, Value>,
+    /// The ids in the file of decisions, sorted.
+    pub decisions: Vec<String>,
+}
+
+impl Outcome {
+    /// Compares it with that of an undisturbed job.
+    pub fn assert_equals(&self, expected: &Outcome, what: &str) {
+        assert_eq!(self.tables, expected.tables, "{what}: digests of the tables");
+        assert!(self.digests.values().all(Value::is_string), "{what}: {:?}", self.digests);
+        assert_eq!(self.digests, expected.digests, "{what}: digests in the manifest of the run");
+        assert_eq!(self.decisions.len(), expected.decisions.len(), "{what}: decisions in the file");
+        assert_eq!(self.decisions, expected.decisions, "{what}: ids of the decisions in the file");
+        assert!(self.decisions.len() > 100, "there are decisions to be compared");
+    }
 }
 
 /// A job that writes into its own folder.
@@ -58,9 +125,28 @@ impl Job {
     }
 
     /// Starts it; what it logs goes to a file.
-    pub fn start(&self, flags: &[&str], variables: &[(&str, &str)]) -> Child {
-        let log = fs::File::create(self.folder().join("log")).expect("a log");
-        self.command(flags, variables).stderr(log).spawn().expect("the binary runs")
+    pub fn start(&self, flags: &[&str], variables: &[(&str, &str)]) -> Process {
+        self.start_command(self.command(flags, variables))
+    }
+
+    /// Starts it; its summary goes to a file too.
+    pub fn start_json(&self, flags: &[&str]) -> Process {
+        let mut command = self.command(flags, &[]);
+        command.arg("--json").stdout(fs::File::create(self.folder().join("summary")).expect("a file"));
+        self.start_command(command)
+    }
+
+    /// Waits until a process that was started for it has come to a good end; gives its summary.
+    pub fn summary(&self, child: Process) -> Value {
+        self.assert_done(child);
+        let text = fs::read_to_string(self.folder().join("summary")).expect("a summary");
+        serde_json::from_str(&text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    /// Starts a call of the binary, or of what calls it; what it logs goes to a file.
+    pub fn start_command(&self, mut command: Command) -> Process {
+        command.stderr(fs::File::create(self.folder().join("log")).expect("a log"));
+        Process::start(command)
     }
 
     /// The call of the binary.
@@ -76,33 +162,44 @@ impl Job {
 
     /// Runs it, and kills it if it has not ended after a while.
     pub fn run_for(&self, flags: &[&str], variables: &[(&str, &str)], most: Duration) -> Ended {
-        let mut child = self.start(flags, variables);
+        self.ended_within(self.start(flags, variables), most)
+    }
+
+    /// Waits for the end of a process of it, and kills it if it has not come after a while.
+    pub fn ended_within(&self, mut child: Process, most: Duration) -> Ended {
         let started = Instant::now();
-        while started.elapsed() < most {
-            if child.try_wait().expect("it can be waited for").is_some() {
-                break;
-            }
+        while started.elapsed() < most && !child.has_ended() {
             thread::sleep(Duration::from_millis(2));
         }
         // One that has ended meanwhile is not killed any more.
         let _ = child.kill();
-        self.ended(child)
-    }
-
-    /// Waits for the end of a process of it.
-    pub fn ended(&self, mut child: Child) -> Ended {
         match child.wait().expect("it can be waited for").code() {
             Some(0) => Ended::Done,
             None => Ended::Killed,
-            Some(code) => Ended::Failed(code, fs::read_to_string(self.folder().join("log")).unwrap_or_default()),
+            Some(code) => Ended::Failed(code, self.log()),
         }
+    }
+
+    /// Waits for the end of a process of it.
+    pub fn ended(&self, child: Process) -> Ended {
+        self.ended_within(child, RUN_MAX)
+    }
+
+    /// What it has logged since it was started last.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder().join("log")).unwrap_or_default()
     }
 
     /// Runs it to the end of its input.
     pub fn finish(&self, flags: &[&str]) {
-        match self.run_for(flags, &[], RUN_MAX) {
+        self.assert_done(self.start(flags, &[]));
+    }
+
+    /// Waits until a process of it has come to a good end.
+    pub fn assert_done(&self, child: Process) {
+        match self.ended(child) {
             Ended::Done => {}
-            Ended::Killed => panic!("it did not come to its end"),
+            Ended::Killed => panic!("it did not come to its end: {}", self.log()),
             Ended::Failed(code, told) => panic!("exit code {code}: {told}"),
         }
     }
@@ -113,7 +210,7 @@ impl Job {
         let before = self.manifest_max();
         // A claim, the cut before the first record, and one more.
         while self.manifest_max() < before + 3 {
-            assert!(child.try_wait().expect("it can be waited for").is_none(), "it ended before its first checkpoint");
+            assert!(!child.has_ended(), "it ended before its first checkpoint");
             thread::sleep(Duration::from_millis(1));
         }
         child.kill().expect("it runs");
@@ -126,6 +223,25 @@ impl Job {
         fs::read_dir(self.folder().join("state/manifests")).is_ok_and(|manifests| manifests.count() > 1)
     }
 
+    /// Decisions that the newest checkpoint counts.
+    pub fn decisions_committed(&self) -> u64 {
+        let manifests = self.folder().join("state/manifests");
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        let mut names: Vec<String> = fs::read_dir(&manifests).into_iter().flatten().flatten().map(name).collect();
+        names.sort_by_key(|name| {
+            std::cmp::Reverse(name.split('.').next().and_then(|number| number.parse::<u64>().ok()))
+        });
+        // A claim has no cut; the checkpoint that it goes on from stands before it.
+        let cut = names.iter().find_map(|name| {
+            let text = fs::read_to_string(manifests.join(name)).ok()?;
+            // Behind it stands a checksum.
+            let manifest: Value = serde_json::from_str(text.lines().next()?).ok()?;
+            manifest.get("cut").filter(|cut| !cut.is_null()).cloned()
+        });
+        let counts = cut.and_then(|cut| cut["counts"].as_object().cloned()).unwrap_or_default();
+        counts.iter().filter(|(name, _)| name.starts_with("decisions.")).filter_map(|(_, count)| count.as_u64()).sum()
+    }
+
     /// The largest number of a manifest.
     pub fn manifest_max(&self) -> u64 {
         let Ok(manifests) = fs::read_dir(self.folder().join("state/manifests")) else { return 0 };
@@ -135,14 +251,12 @@ impl Job {
 
     /// Compares everything that it has put out with what another one has.
     pub fn assert_equals(&self, other: &Job, what: &str) {
-        assert_eq!(self.tables(), other.tables(), "{what}: digests of the tables");
-        let (own, others) = (self.digests(), other.digests());
-        assert!(own.iter().all(|(_, digest)| digest.is_string()), "{what}: {own:?}");
-        assert_eq!(own, others, "{what}: digests in the manifest of the run");
-        let (own, others) = (self.decisions(), other.decisions());
-        assert_eq!(own.len(), others.len(), "{what}: decisions in the file");
-        assert_eq!(own, others, "{what}: ids of the decisions in the file");
-        assert!(own.len() > 100, "there are decisions to be compared");
+        self.outcome().assert_equals(&other.outcome(), what);
+    }
+
+    /// What it has put out.
+    pub fn outcome(&self) -> Outcome {
+        Outcome { tables: self.tables(), digests: self.digests(), decisions: self.decisions() }
     }
 
     /// The digest of each table, taken from its rows.
