@@ -28,7 +28,7 @@ impl Stranger {
     fn new(test: &str) -> Option<Stranger> {
         let python = outside::python(test)?;
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let files = generate(folder.path(), EVENTS);
+        let files = generate(folder.path(), EVENTS, &[]);
         Some(Stranger { python, broker: Broker::new(), files, _folder: folder })
     }
 
