@@ -1,6 +1,8 @@
 //! Operations from outside: metrics as Prometheus reads them, probes, the server's life, busy operators, traces, signals.
 
+mod operated;
 mod outside;
+mod support;
 
 use std::{
     collections::BTreeMap,
@@ -336,22 +338,36 @@ fn spans_reach_a_collector() {
     }
     drop((checkpoint, run));
     drop(telemetry);
-    let mut bodies = Vec::new();
-    while let Ok((head, body)) = told.recv_timeout(Duration::from_millis(500)) {
-        assert!(head.starts_with("POST /v1/traces "), "{head}");
-        bodies.extend(body);
-    }
-    // A span's name is field 5 of its message: tag, length, text.
-    let holds = |name: &str| {
-        let encoded = [&[0x2a, name.len() as u8], name.as_bytes()].concat();
-        bodies.windows(encoded.len()).any(|window| window == encoded)
-    };
+    let mut collected = Collected::default();
+    collected.take(&told);
     for name in ["run", "recovery", "checkpoint", "cut", "write", "commit", "publish"] {
-        assert!(holds(name), "no span \"{name}\"");
+        assert!(collected.holds(name), "no span \"{name}\"");
     }
-    assert!(!holds("foreign"));
+    assert!(!collected.holds("foreign"));
     let service = b"whisperer-shop";
-    assert!(bodies.windows(service.len()).any(|window| window == service));
+    assert!(collected.0.windows(service.len()).any(|window| window == service));
+}
+
+/// The bodies that a collector was sent.
+#[cfg(feature = "otel")]
+#[derive(Default)]
+struct Collected(Vec<u8>);
+
+#[cfg(feature = "otel")]
+impl Collected {
+    /// Takes what has come, until nothing comes any more.
+    fn take(&mut self, told: &mpsc::Receiver<(String, Vec<u8>)>) {
+        while let Ok((head, body)) = told.recv_timeout(Duration::from_millis(500)) {
+            assert!(head.starts_with("POST /v1/traces "), "{head}");
+            self.0.extend(body);
+        }
+    }
+
+    /// A span's name is field 5 of its message: tag, length, text.
+    fn holds(&self, name: &str) -> bool {
+        let encoded = [&[0x2a, name.len() as u8], name.as_bytes()].concat();
+        self.0.windows(encoded.len()).any(|window| window == encoded)
+    }
 }
 
 /// Tells a copy of this test binary that it is the one to be stopped.

@@ -30,7 +30,7 @@ use whisperer_connectors::{
 use whisperer_operators::{keyed::CutPlan, record::Record, watermark::ChunkFacts};
 use whisperer_schemas::{Epoch, Micros, PartitionId, Row, Value};
 
-use super::progress::Progress;
+use super::{progress::Progress, telling::ReadTelling};
 
 /// Epochs that may be on their way through the dataflow: with them the memory of a bounded input is bounded, and workers that read
 /// ahead of others still find work.
@@ -160,6 +160,7 @@ pub(super) struct Reading {
     stopped: Option<u64>,
     batch: Batch,
     chunks: Vec<Chunk>,
+    telling: Option<ReadTelling>,
 }
 
 /// What one epoch gave.
@@ -167,6 +168,8 @@ struct Batch {
     parser: Parser,
     epoch: Epoch,
     read: u64,
+    /// The same by partition, as far as chunks are finished.
+    read_of: Vec<(PartitionId, u64)>,
     read_before: u64,
     dead: BTreeMap<&'static str, u64>,
     records: Vec<Record>,
@@ -193,6 +196,7 @@ impl Reading {
             parser,
             epoch: Epoch(0),
             read: 0,
+            read_of: Vec::new(),
             read_before: before.read,
             dead: before.dead,
             records: Vec::new(),
@@ -208,8 +212,25 @@ impl Reading {
         let in_flight = VecDeque::new();
         let clamped_before = before.clamped;
         let positions = BTreeMap::new();
-        let chunks = Vec::new();
-        Reading { reader, progress, pace, clamped_before, shared, positions, in_flight, stopped: None, batch, chunks }
+        let (chunks, stopped, telling) = (Vec::new(), None, None);
+        Reading {
+            reader,
+            progress,
+            pace,
+            clamped_before,
+            shared,
+            positions,
+            in_flight,
+            stopped,
+            batch,
+            chunks,
+            telling,
+        }
+    }
+
+    /// Has somebody told of what is read.
+    pub(super) fn tell(&mut self, telling: Option<ReadTelling>) {
+        self.telling = telling;
     }
 
     pub(super) fn shared(&self) -> Shared {
@@ -236,6 +257,10 @@ impl Reading {
             let next = self.positions.entry(chunk.partition.0).or_default();
             *next = chunk.next_offset.max(*next);
         }
+        if let Some(telling) = &mut self.telling {
+            telling.read(&*self.reader, &self.chunks, &self.batch.read_of, &self.batch.dead);
+        }
+        self.batch.read_of.clear();
         result.unwrap_or_else(|error| {
             *self.shared.failed.borrow_mut() = Some(error);
             false
@@ -347,6 +372,10 @@ impl Batch {
     }
 
     fn finish_chunk(&mut self) {
+        let counted: u64 = self.read_of.iter().map(|(_, read)| read).sum();
+        if self.read > counted {
+            self.read_of.push((self.chunk.0, self.read - counted));
+        }
         if self.time_max != Micros::MIN {
             self.done.push((self.chunk, std::mem::replace(&mut self.time_max, Micros::MIN)));
         }

@@ -56,7 +56,13 @@ const RUNNER: &str =
 pub fn run(python: &Path, folder: &Path, script: &str, input: &str) -> String {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests").join(script);
     let mut child = Command::new(python);
-    child.args(["-c", RUNNER]).arg(script).current_dir(folder).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    child
+        .args(["-c", RUNNER])
+        .arg(script)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = child.spawn().expect("Python starts");
     // Scripts read all of their input before they print.
     child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("the script reads");
