@@ -32,15 +32,20 @@ fn names() -> JobNames {
 
 /// The operations of a job with one worker and a server on a free port.
 fn operations() -> Operations {
+    operations_of(1, Duration::from_millis(200))
+}
+
+/// The same with so many workers, which may hang for so long.
+fn operations_of(workers: usize, watchdog: Duration) -> Operations {
     let settings = OperationsSettings {
         checkpoint: whisperer_dataflows::job_file::CheckpointSettings::at("state".into()),
         state: Default::default(),
         ready: ReadySettings { lag_ms_max: 5_000 },
-        cluster: ClusterSettings { watchdog_ms: 200 },
+        cluster: ClusterSettings { watchdog_ms: watchdog.as_millis() as u64 },
         server: ServerSettings { listen: Some("127.0.0.1:0".into()) },
         telemetry: Default::default(),
     };
-    Operations::start(&settings, names(), 1, Stop::default()).expect("a free port")
+    Operations::start(&settings, names(), workers, Stop::default()).expect("a free port")
 }
 
 /// A GET without a client library: status, content type and body.

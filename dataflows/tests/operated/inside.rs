@@ -22,8 +22,8 @@ use whisperer_dataflows::{
 use whisperer_operators::spec::{Aggregate, FeatureSpec, JobSpec, TriggerSpec};
 use whisperer_sinks::MemoryTable;
 
-use super::{samples, sum};
-use crate::{operations, support};
+use super::{PATIENCE, samples, sum};
+use crate::{operations_of, support};
 
 /// Records of each partition.
 const RECORDS: u32 = 4_000;
@@ -73,7 +73,7 @@ fn run(disk: &BrokenDisk<PowerDisk>) -> Ran {
     spec.features.push(FeatureSpec::new("events", Aggregate::Count));
     spec.triggers.push(TriggerSpec::new("second_event", "events >= 2"));
     let job = support::compile(&spec);
-    let (operations, phases) = (Arc::new(operations()), Arc::<Mutex<Vec<Phase>>>::default());
+    let (operations, phases) = (Arc::new(operations_of(2, PATIENCE)), Arc::<Mutex<Vec<Phase>>>::default());
     let source = Observed { source: source(), health: operations.health.clone(), phases: phases.clone() };
     let store = FolderStore::over(Path::new("state"), Role::Coordinator, Arc::new(disk.clone()), BaseKind::Sorted);
     let store: Arc<dyn StateStore> = Arc::new(store.expect("a store"));

@@ -106,6 +106,10 @@ fn event(number: u64, user: u64, kind: &str, time: i64) -> Line {
 /// A job from a topic into a topic and a lake. Its fetching is slowed down, so that a backlog lasts.
 fn job(broker: &Broker, events: &str, decisions: &str) -> Job {
     let address = &broker.address;
+    if let Some(mock) = &broker.mock {
+        // The mock cluster makes no topic when it is asked to, and the sink would wait for that.
+        mock.create_topic(&format!("whisperer.operated.{decisions}.commits"), 1, 1).expect("created");
+    }
     Job::new(&format!(
         r#"
 [job]
