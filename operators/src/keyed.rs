@@ -74,13 +74,24 @@ pub struct CutPlan {
     pub every: u64,
     /// The epoch of the cut that the run goes on from; 0 at a first start.
     pub after: u64,
+    /// The epoch that it goes on at, by the clock, where the input is live: what lies between was not lived through, so no cut lies there.
+    /// All workers agree on it. 0 where the input is bounded.
+    pub from: u64,
 }
 
 impl CutPlan {
     /// The first cut above an epoch.
+    /// ```
+    /// use whisperer_operators::keyed::CutPlan;
+    ///
+    /// let bounded = CutPlan { every: 10, after: 0, from: 0 };
+    /// assert_eq!([bounded.next_after(0), bounded.next_after(10)], [10, 20]);
+    /// let live = CutPlan { from: 1_003, ..bounded };
+    /// assert_eq!([live.next_after(0), live.next_after(1_010)], [1_010, 1_020]);
+    /// ```
     #[must_use]
     pub fn next_after(self, epoch: u64) -> u64 {
-        (epoch / self.every + 1) * self.every
+        (epoch.max(self.from) / self.every + 1) * self.every
     }
 }
 

@@ -61,6 +61,8 @@ pub(super) struct Start {
     pub(super) repeats: bool,
     /// Event time before which decisions are not news.
     pub(super) deliver_from: Option<Micros>,
+    /// The epoch that a live run begins at, by the clock of the process that coordinates; 0 for a bounded one.
+    pub(super) from: u64,
 }
 
 /// A checkpoint that is committed.

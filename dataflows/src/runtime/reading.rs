@@ -271,7 +271,7 @@ impl Reading {
     fn pass(&self, from: u64, to: u64) {
         self.shared.epoch.set(to);
         let Some(plan) = self.pace.plan else { return };
-        let mut cut = if from.is_multiple_of(plan.every) { from } else { plan.next_after(from) };
+        let mut cut = plan.next_after(from.saturating_sub(1));
         while cut < to {
             if cut > plan.after {
                 self.shared.cuts.borrow_mut().insert(cut, self.cut());

@@ -37,6 +37,7 @@ use super::{
     coordinator::{Header, Origin, parse_staged},
     counts,
     outputs::{Opening, TABLES, WorkerTables},
+    reading::wall_clock_epoch,
     tables::Way,
 };
 
@@ -93,7 +94,8 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
     let deliver_from = cut.as_ref().map_or(run.news.deliver_from, |cut| cut.deliver_from);
     let name = cut.as_ref().map_or(run.name.as_str(), |cut| cut.run.as_str()).to_owned();
     let finished = cut.as_ref().is_some_and(|cut| cut.finished);
-    let start = Start { generation, claim: number, run: name, restored, finished, repeats, deliver_from };
+    let from = if run.source.live() { wall_clock_epoch(run.epoch_interval) } else { 0 };
+    let start = Start { generation, claim: number, run: name, restored, finished, repeats, deliver_from, from };
     tracing::info!(generation, restored, "generation claimed");
     Ok(Origin { header, history, start, cut })
 }
@@ -141,7 +143,8 @@ pub(super) fn restore(
     let cut = start.restored.map(|number| store.manifest(number)).transpose()?.and_then(|manifest| manifest.cut);
     let prepare = || once_prepared(run, state, start, cut.as_ref()).map_err(|error| chain(&error));
     once.prepared.get_or_init(prepare).clone().map_err(RunError::Prepare)?;
-    let plan = CutPlan { every: state.every, after: cut.as_ref().map_or(0, |cut| cut.epoch.0) };
+    let after = cut.as_ref().map_or(0, |cut| cut.epoch.0);
+    let plan = CutPlan { every: state.every, after, from: start.from };
     let mut setup = KeyedSetup::new(run.job.clone(), run.source.partitions());
     setup.plan = Some(plan);
     setup.keys.keep_cuts();
