@@ -10,7 +10,7 @@ use whisperer_schemas::{Epoch, PartitionId, Position};
 
 use crate::{
     file::FileSource,
-    source::{Chunk, GlobalWatermark, Positions, RawRecord, Reader, Source, SourceError},
+    source::{Chunk, GlobalWatermark, Lag, Positions, RawRecord, Reader, Source, SourceError},
 };
 
 /// Files, then a live source.
@@ -110,6 +110,10 @@ impl Reader for HandOver {
 
     fn positions(&self) -> Positions {
         self.live.positions()
+    }
+
+    fn lags(&self, each: &mut dyn FnMut(PartitionId, Lag)) {
+        self.live.lags(each);
     }
 
     fn caught_up(&self) -> bool {

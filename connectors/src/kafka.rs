@@ -20,6 +20,8 @@ mod options;
 #[cfg(feature = "kafka")]
 mod client;
 #[cfg(feature = "kafka")]
+mod lag;
+#[cfg(feature = "kafka")]
 mod partition;
 #[cfg(feature = "kafka")]
 mod quiet;

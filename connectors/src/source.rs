@@ -16,6 +16,7 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use whisperer_schemas::{Epoch, Micros, PartitionId, Position};
@@ -118,6 +119,15 @@ pub trait Source: Send + Sync {
     fn open(&self, worker: usize, workers: usize, positions: &Positions) -> Result<Box<dyn Reader>, SourceError>;
 }
 
+/// How far the reader of a partition lags behind its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lag {
+    /// Records that wait, about: offsets that hold none are among them.
+    pub records: u64,
+    /// How long the oldest of them has waited at most; none where nobody knows yet.
+    pub waiting: Option<Duration>,
+}
+
 /// How large a bounded source is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -144,6 +154,10 @@ pub trait Reader {
         each: &mut dyn FnMut(RawRecord<'_>),
         chunks: &mut Vec<Chunk>,
     ) -> Result<bool, SourceError>;
+
+    /// Says how far each of its partitions lags behind its end, as far as that is known without waiting for anybody. A bounded source
+    /// has no lag.
+    fn lags(&self, _each: &mut dyn FnMut(PartitionId, Lag)) {}
 
     /// Learns that a checkpoint with these positions is committed. Only outside observers care (a Kafka group's offsets): a restart goes
     /// by the checkpoint.

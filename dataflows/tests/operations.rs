@@ -1,6 +1,8 @@
 //! Operations from outside: metrics as Prometheus reads them, probes, the server's life, busy operators, traces, signals.
 
+mod operated;
 mod outside;
+mod support;
 
 use std::{
     collections::BTreeMap,
@@ -30,15 +32,20 @@ fn names() -> JobNames {
 
 /// The operations of a job with one worker and a server on a free port.
 fn operations() -> Operations {
+    operations_of(1, Duration::from_millis(200))
+}
+
+/// The same with so many workers, which may hang for so long.
+fn operations_of(workers: usize, watchdog: Duration) -> Operations {
     let settings = OperationsSettings {
         checkpoint: whisperer_dataflows::job_file::CheckpointSettings::at("state".into()),
         state: Default::default(),
         ready: ReadySettings { lag_ms_max: 5_000 },
-        cluster: ClusterSettings { watchdog_ms: 200 },
+        cluster: ClusterSettings { watchdog_ms: watchdog.as_millis() as u64 },
         server: ServerSettings { listen: Some("127.0.0.1:0".into()) },
         telemetry: Default::default(),
     };
-    Operations::start(&settings, names(), 1, Stop::default()).expect("a free port")
+    Operations::start(&settings, names(), workers, Stop::default()).expect("a free port")
 }
 
 /// A GET without a client library: status, content type and body.
@@ -336,22 +343,36 @@ fn spans_reach_a_collector() {
     }
     drop((checkpoint, run));
     drop(telemetry);
-    let mut bodies = Vec::new();
-    while let Ok((head, body)) = told.recv_timeout(Duration::from_millis(500)) {
-        assert!(head.starts_with("POST /v1/traces "), "{head}");
-        bodies.extend(body);
-    }
-    // A span's name is field 5 of its message: tag, length, text.
-    let holds = |name: &str| {
-        let encoded = [&[0x2a, name.len() as u8], name.as_bytes()].concat();
-        bodies.windows(encoded.len()).any(|window| window == encoded)
-    };
+    let mut collected = Collected::default();
+    collected.take(&told);
     for name in ["run", "recovery", "checkpoint", "cut", "write", "commit", "publish"] {
-        assert!(holds(name), "no span \"{name}\"");
+        assert!(collected.holds(name), "no span \"{name}\"");
     }
-    assert!(!holds("foreign"));
+    assert!(!collected.holds("foreign"));
     let service = b"whisperer-shop";
-    assert!(bodies.windows(service.len()).any(|window| window == service));
+    assert!(collected.0.windows(service.len()).any(|window| window == service));
+}
+
+/// The bodies that a collector was sent.
+#[cfg(feature = "otel")]
+#[derive(Default)]
+struct Collected(Vec<u8>);
+
+#[cfg(feature = "otel")]
+impl Collected {
+    /// Takes what has come, until nothing comes any more.
+    fn take(&mut self, told: &mpsc::Receiver<(String, Vec<u8>)>) {
+        while let Ok((head, body)) = told.recv_timeout(Duration::from_millis(500)) {
+            assert!(head.starts_with("POST /v1/traces "), "{head}");
+            self.0.extend(body);
+        }
+    }
+
+    /// A span's name is field 5 of its message: tag, length, text.
+    fn holds(&self, name: &str) -> bool {
+        let encoded = [&[0x2a, name.len() as u8], name.as_bytes()].concat();
+        self.0.windows(encoded.len()).any(|window| window == encoded)
+    }
 }
 
 /// Tells a copy of this test binary that it is the one to be stopped.

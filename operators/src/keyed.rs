@@ -55,7 +55,7 @@ const SLICE_STATES: usize = 2048;
 /// What an instance of the operator tells its worker, besides its rows.
 #[derive(Debug, Default)]
 pub struct KeyedReport {
-    /// What happened so far; the numbers of keys and bytes once the input has ended.
+    /// What happened so far; the numbers of keys and bytes are about right until the input has ended, and exact then.
     pub counts: Counts,
     /// The global watermark.
     pub watermark: Option<Micros>,
@@ -473,6 +473,7 @@ impl KeyedOperator {
         report.applied = Some(epoch);
         report.history_ended = self.clocks.history_ended();
         report.counts.clone_from(self.keys.numbers());
+        self.keys.survey(&mut report.counts);
     }
 
     /// Fires a slice of the timers due at or before the watermark; true if there may be more.

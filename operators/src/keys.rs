@@ -14,6 +14,7 @@ mod counts;
 mod cuts;
 mod restore;
 mod state;
+mod survey;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub use state::KeyState;
 
 use cold::Cold;
 use cuts::Cuts;
+use survey::Survey;
 
 /// States per block: the list of blocks grows, a block never moves.
 const BLOCK: usize = 1 << 12;
@@ -77,6 +79,7 @@ pub struct Keys {
     cuts: Option<Cuts>,
     /// What is not in memory; none where everything is.
     cold: Option<Cold>,
+    survey: Survey,
 }
 
 /// What is shared by all keys of a worker.
@@ -129,6 +132,7 @@ impl Keys {
             free: Vec::new(),
             cuts: None,
             cold: None,
+            survey: Survey::default(),
         }
     }
 
@@ -247,11 +251,7 @@ impl Keys {
     pub fn counts(&self) -> Counts {
         let mut counts = self.engine.counts.clone();
         counts.keys = self.len() as u64;
-        let mut bytes = self.index.allocation_size() + self.wheel.bytes();
-        let kept_bytes = self.engine.kept_starts.len() * size_of::<u32>() * (self.job.layout.slots().len() + 1);
-        bytes += kept_bytes + self.engine.kept_starts.allocation_size();
-        bytes += self.engine.texts.bytes() + self.engine.apps.bytes();
-        bytes += self.cuts.as_ref().map_or(0, Cuts::bytes);
+        let mut bytes = self.shared_bytes();
         counts.cold_keys = self.cold_len();
         counts.cold_bytes = self.cold.as_ref().map_or(0, Cold::bytes);
         for block in &self.blocks {
@@ -262,6 +262,15 @@ impl Keys {
         }
         counts.state_bytes = bytes as u64;
         counts
+    }
+
+    /// Bytes in memory that are no key's own.
+    fn shared_bytes(&self) -> usize {
+        let kept_bytes = self.engine.kept_starts.len() * size_of::<u32>() * (self.job.layout.slots().len() + 1);
+        let kept_bytes = kept_bytes + self.engine.kept_starts.allocation_size();
+        let texts_bytes = self.engine.texts.bytes() + self.engine.apps.bytes();
+        let cuts_bytes = self.cuts.as_ref().map_or(0, Cuts::bytes);
+        self.index.allocation_size() + self.wheel.bytes() + kept_bytes + texts_bytes + cuts_bytes
     }
 
     fn find_or_insert(&mut self, record: &Record, outputs: &mut Outputs) -> u32 {

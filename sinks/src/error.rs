@@ -224,6 +224,20 @@ pub enum SinkError {
         /// The identity of the writer.
         writer: String,
     },
+    /// A table's log is further than the run that goes on: a commit would be taken for one that is done.
+    #[error(
+        "the log of table \"{}\" has checkpoint {recorded} of this run, and the run goes on with {number}: either it was continued elsewhere \
+         meanwhile, or its state is an old copy. Put the newer state back, or begin anew with an empty state folder",
+        path.display()
+    )]
+    Ahead {
+        /// The table's folder.
+        path: PathBuf,
+        /// The number that the log has.
+        recorded: u64,
+        /// The number that was to be written.
+        number: u64,
+    },
     /// What a checkpoint says of a sink cannot be read.
     #[error("what the checkpoint says of the topic \"{topic}\" cannot be read: {detail}")]
     Recorded {
@@ -250,6 +264,7 @@ impl SinkError {
             | SinkError::Fenced { .. }
             | SinkError::TakenOver { .. }
             | SinkError::Repeats { .. }
+            | SinkError::Ahead { .. }
             | SinkError::Logged { .. }
             | SinkError::Feature { .. }
             | SinkError::Name { .. }

@@ -193,6 +193,34 @@ fn an_older_checkpoint_takes_later_output_back() {
     }
 }
 
+/// Goal: a run that goes on from an old copy of its state, while its tables have later checkpoints, is told so: its commits would be taken
+/// for those, and their files be missing. Without a log there is nothing that could be mistaken.
+#[test]
+fn an_old_copy_of_the_state_is_told() {
+    for log in logs() {
+        let folder = folder();
+        let mut job = Job::new(folder.path(), "r1", log);
+        let mut lake = job.start().expect("start");
+        for _ in 0..4 {
+            job.checkpoint(&mut lake, 10).expect("checkpoint");
+        }
+        drop(lake);
+        job.manifests.truncate(2);
+        let claimed = job.claim();
+        let lake = Lake::open(job.options(claimed, 0)).expect("open");
+        let went_on = job.recover(&lake, claimed, job.cut(), true);
+        match log {
+            TableLog::None => went_on.expect("recover"),
+            TableLog::Delta => {
+                let error = went_on.expect_err("the log is ahead");
+                assert!(matches!(error, SinkError::Ahead { recorded: 5, number: 3, .. }), "{error}");
+                assert_rows(folder.path(), 0..40, "nothing is lost");
+            }
+            _ => unreachable!("there are two kinds of log"),
+        }
+    }
+}
+
 /// Goal: the first checkpoint of a new run replaces the job's earlier output, also where the process dies before it has.
 #[test]
 fn first_checkpoint_replaces() {

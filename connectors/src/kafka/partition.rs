@@ -19,6 +19,8 @@ pub(super) struct Partition {
     pub(super) is_at_end: bool,
     /// Whether it has been at its end since the opening.
     pub(super) reached_end: bool,
+    /// When its last record was written, where the log says; none before the first one here.
+    pub(super) last_written: Option<Micros>,
     pub(super) ended: bool,
     pub(super) joining: Option<Joining>,
     pub(super) quiet: Quiet,
@@ -55,6 +57,7 @@ impl Partition {
             end: None,
             is_at_end: false,
             reached_end: false,
+            last_written: None,
             ended: false,
             joining: is_joining.then_some(Joining::New),
             quiet: Quiet::new(advanced),

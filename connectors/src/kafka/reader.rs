@@ -12,13 +12,14 @@ use whisperer_schemas::{Epoch, Micros, PartitionId, Position};
 
 use super::{
     client::{self, Consumer},
+    lag,
     options::KafkaOptions,
     partition::{Joining, Partition},
-    source::{check_positions, topic_error},
+    source::{Clock, check_positions, topic_error},
     watch::{self, Ends, Watch},
 };
 use crate::{
-    source::{Chunk, EpochSize, GlobalWatermark, Payload, Positions, RawRecord, Reader, SourceError},
+    source::{Chunk, EpochSize, GlobalWatermark, Lag, Payload, Positions, RawRecord, Reader, SourceError},
     ticks::{Tick, TickWriter},
 };
 
@@ -46,6 +47,7 @@ pub(super) struct Share {
     pub(super) asking: Arc<Consumer>,
     pub(super) options: Arc<KafkaOptions>,
     pub(super) watch: Arc<Watch>,
+    pub(super) clock: Clock,
     pub(super) watermark: Arc<GlobalWatermark>,
     pub(super) ticks: Box<dyn TickWriter>,
     pub(super) worker: usize,
@@ -83,6 +85,19 @@ impl Reader for KafkaReader {
 
     fn caught_up(&self) -> bool {
         self.reached_ends()
+    }
+
+    fn lags(&self, each: &mut dyn FnMut(PartitionId, Lag)) {
+        let share = &self.share;
+        if share.options.until_end {
+            return;
+        }
+        let (ends, now) = (share.watch.ends(), (share.clock)());
+        for partition in &share.partitions {
+            if let Some(lag) = lag::of(partition, &ends, now) {
+                each(partition.id, lag);
+            }
+        }
     }
 
     fn committed(&mut self, positions: &Positions) {
@@ -254,7 +269,11 @@ impl Share {
         let partition = &mut self.partitions[at];
         let needs_key = self.options.keyed && self.known > 1;
         partition.begin_epoch(chunks);
-        for message in of(messages, partition.id) {
+        let messages = of(messages, partition.id);
+        if let Some(last) = messages.last() {
+            partition.last_written = written(last).or(partition.last_written);
+        }
+        for message in messages {
             let offset = message.offset() as u64;
             if needs_key && message.key().is_none() {
                 return Err(unkeyed(&self.options.topic, partition.id, offset));
@@ -325,13 +344,18 @@ fn hand(
         }
         _ => Payload::Json(bytes),
     };
-    let ingest_time = match message.timestamp() {
-        Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => Some(millis.saturating_mul(1_000)),
-        Timestamp::NotAvailable => None,
-    };
+    let ingest_time = written(message);
     let found = if options.headers { message.headers() } else { None };
     let headers = found.map(headers).unwrap_or_default();
     each(RawRecord { position, chunk, ingest_time, headers: &headers, payload });
+}
+
+/// When a record was written, as the log says.
+fn written(message: &BorrowedMessage<'_>) -> Option<Micros> {
+    match message.timestamp() {
+        Timestamp::CreateTime(millis) | Timestamp::LogAppendTime(millis) => Some(millis.saturating_mul(1_000)),
+        Timestamp::NotAvailable => None,
+    }
 }
 
 /// The headers of a record; one without a value has an empty one.

@@ -180,6 +180,7 @@ impl Source for KafkaSource {
             asking: Arc::clone(&self.consumer),
             options: Arc::clone(&self.options),
             watch: Arc::clone(&self.watch),
+            clock: Arc::clone(&self.surroundings.clock),
             watermark: Arc::clone(&self.surroundings.watermark),
             ticks: self.surroundings.ticks.writer(worker)?,
             worker,

@@ -53,8 +53,8 @@ pub(super) struct Arguments {
     /// Start from this checkpoint, not from the newest one.
     #[arg(long, value_name = "NUMBER")]
     restore: Option<u64>,
-    /// Start from it even if what was put out since comes again.
-    #[arg(long, requires = "restore")]
+    /// Start even if what was put out since the checkpoint comes again.
+    #[arg(long)]
     repeat_outputs: bool,
     /// End where a live source ends now.
     #[arg(long)]

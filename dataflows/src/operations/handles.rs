@@ -13,8 +13,9 @@ type Labels = [(&'static str, String); 1];
 #[derive(Debug)]
 pub struct PartitionMetrics {
     read: Counter,
-    /// Only partitions whose lag is known have one.
-    lag: Option<(CountGauge, SecondsGauge)>,
+    /// Only partitions whose lag is known have them.
+    lag: Option<CountGauge>,
+    lag_seconds: Option<SecondsGauge>,
     lags: (Family<Labels, CountGauge>, Family<Labels, SecondsGauge>),
     labels: Labels,
 }
@@ -26,7 +27,7 @@ impl PartitionMetrics {
         lag_seconds: Family<Labels, SecondsGauge>,
         labels: Labels,
     ) -> PartitionMetrics {
-        PartitionMetrics { read, lag: None, lags: (lag, lag_seconds), labels }
+        PartitionMetrics { read, lag: None, lag_seconds: None, lags: (lag, lag_seconds), labels }
     }
 
     /// Counts records that were read.
@@ -36,11 +37,11 @@ impl PartitionMetrics {
 
     /// Notes how many records wait in the source, and for how long the oldest of them has, where the source tells.
     pub fn lag(&mut self, records: u64, waiting: Option<Duration>) {
-        let create = || (self.lags.0.get_or_create_owned(&self.labels), self.lags.1.get_or_create_owned(&self.labels));
-        let (count, seconds) = self.lag.get_or_insert_with(create);
-        count.set(records);
+        let (counts, seconds) = &self.lags;
+        self.lag.get_or_insert_with(|| counts.get_or_create_owned(&self.labels)).set(records);
         if let Some(waiting) = waiting {
-            seconds.set(waiting.as_secs_f64());
+            let gauge = self.lag_seconds.get_or_insert_with(|| seconds.get_or_create_owned(&self.labels));
+            gauge.set(waiting.as_secs_f64());
         }
     }
 }
@@ -68,7 +69,10 @@ pub struct WorkerMetrics {
     pub(super) warming: Counter,
     /// Hot states and cold ones.
     pub(super) state: [TierMetrics; 2],
-    pub(super) frontier_delay: SecondsGauge,
+    /// Only workers that read a live source have one.
+    pub(super) frontier_delay: Option<SecondsGauge>,
+    pub(super) frontier_delays: Family<Labels, SecondsGauge>,
+    pub(super) labels: Labels,
     pub(super) epoch_latency: Histogram,
     /// The counts that are in the counters already.
     pub(super) seen: Counts,
@@ -113,8 +117,9 @@ impl WorkerMetrics {
     }
 
     /// Notes how far the worker's frontier lies behind the wall clock.
-    pub fn frontier_delay(&self, delay: Duration) {
-        self.frontier_delay.set(delay.as_secs_f64());
+    pub fn frontier_delay(&mut self, delay: Duration) {
+        let create = || self.frontier_delays.get_or_create_owned(&self.labels);
+        self.frontier_delay.get_or_insert_with(create).set(delay.as_secs_f64());
     }
 
     /// Notes that the work of an epoch has ended so long after the epoch itself.

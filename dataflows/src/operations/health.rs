@@ -86,6 +86,9 @@ impl fmt::Display for Unready {
 /// A lag that was never measured.
 const UNMEASURED: u64 = u64::MAX;
 
+/// How often lags are measured at least.
+const MEASURED_EVERY: Duration = Duration::from_millis(250);
+
 /// The health of a process; shared by its workers and the server.
 #[derive(Debug)]
 pub struct Health {
@@ -145,6 +148,12 @@ impl Health {
         let cell = Arc::new(LagCell { lag: AtomicU64::new(UNMEASURED), measured: AtomicU64::new(0) });
         self.locked().insert(part, cell.clone());
         LagGauge { health: self.clone(), part, cell }
+    }
+
+    /// How often lags have to be measured lest their age counts for much.
+    #[must_use]
+    pub fn measured_every(&self) -> Duration {
+        MEASURED_EVERY.min(Duration::from_millis(self.lag_ms_max) / 4)
     }
 
     /// Whether the job runs and has caught up.

@@ -74,7 +74,10 @@ fn filter(telling: &Telling) -> Result<EnvFilter, OperationsError> {
         what: "logs",
         detail: format!("{from} says \"{directives}\": {error}; a level is error, warn, info, debug or trace"),
     };
-    EnvFilter::try_new(&directives).map_err(|error| explain(&error))
+    let filter = EnvFilter::try_new(&directives).map_err(|error| explain(&error))?;
+    // Without a collector nobody wants the spans of `traces`: they are not even made then.
+    let off = format!("{}=off", traces::TARGET).parse().expect("a target and a level are a directive");
+    Ok(filter.add_directive(off))
 }
 
 /// Who says what is logged, and what.

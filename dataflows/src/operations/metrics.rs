@@ -200,7 +200,6 @@ impl Metrics {
     #[must_use]
     pub fn worker(&self, worker: usize) -> WorkerMetrics {
         let tier = |tier: &str| [("worker", worker.to_string()), ("tier", tier.to_owned())];
-        let labels = [("worker", worker.to_string())];
         let triggers = |family: &Family<Labels, Counter>| {
             self.names.triggers.iter().map(|name| family.get_or_create_owned(&[("trigger", name.clone())])).collect()
         };
@@ -217,7 +216,9 @@ impl Metrics {
                 keys: self.state_keys.get_or_create_owned(&tier(name)),
                 bytes: self.state_bytes.get_or_create_owned(&tier(name)),
             }),
-            frontier_delay: self.frontier_delay.get_or_create_owned(&labels),
+            frontier_delay: None,
+            frontier_delays: self.frontier_delay.clone(),
+            labels: [("worker", worker.to_string())],
             epoch_latency: self.epoch_latency.clone(),
             seen: Default::default(),
         }
@@ -247,11 +248,14 @@ impl Metrics {
     pub fn checkpoint_committed(&self, facts: CheckpointFacts) {
         let checkpoints = &self.checkpoints;
         checkpoints.committed.inc();
-        checkpoints.number.set(facts.number);
         checkpoints.bytes.set(facts.bytes);
         checkpoints.duration.observe(facts.took.as_secs_f64());
-        let now = self.started.elapsed().as_micros() as u64;
-        checkpoints.last.store(now.max(1), Ordering::Relaxed);
+        checkpoints.newest(facts.number, self.started);
+    }
+
+    /// Notes a checkpoint that another process committed.
+    pub fn checkpoint_elsewhere(&self, number: u64) {
+        self.checkpoints.newest(number, self.started);
     }
 
     /// Counts a checkpoint that could not be committed.
@@ -316,12 +320,18 @@ impl RecordCounters {
 }
 
 impl CheckpointMetrics {
+    fn newest(&self, number: u64, started: Instant) {
+        self.number.set(number);
+        let now = started.elapsed().as_micros() as u64;
+        self.last.store(now.max(1), Ordering::Relaxed);
+    }
+
     fn new(f: &mut Filling) -> CheckpointMetrics {
         let duration = Histogram::new(CHECKPOINT_BOUNDS);
         CheckpointMetrics {
             committed: f.add("checkpoints", "Checkpoints that this process committed", Counter::default()),
             failed: f.add("checkpoint_failures", "Checkpoints that could not be committed", Counter::default()),
-            number: f.add("checkpoint_number", "Number of the newest checkpoint's manifest", CountGauge::default()),
+            number: f.add("checkpoint_number", "Number of the newest checkpoint of the job", CountGauge::default()),
             bytes: f.add_in(
                 "checkpoint",
                 Unit::Bytes,

@@ -31,6 +31,7 @@ pub use health::{Health, LagGauge, Part, Phase};
 pub use metrics::{CheckpointFacts, JobNames, Metrics};
 pub use server::Server;
 pub use signals::Stop;
+pub use traces::Spans;
 pub use watchdog::Watchdog;
 
 use crate::job_file::OperationsSettings;
@@ -80,6 +81,8 @@ pub struct Operations {
     pub watchdog: Arc<Watchdog>,
     /// Whether it is asked to stop.
     pub stop: Stop,
+    /// What takes how long.
+    pub spans: Arc<Spans>,
     /// Ends with the job.
     server: Option<Server>,
 }
@@ -101,6 +104,7 @@ impl Operations {
             health: Health::new(settings.ready.lag_ms_max),
             watchdog: Arc::new(Watchdog::start(workers, limit)),
             stop,
+            spans: Arc::default(),
             server: None,
         };
         if let Some(listen) = &settings.server.listen {
@@ -113,6 +117,12 @@ impl Operations {
     #[must_use]
     pub fn served(&self) -> server::Served {
         server::Served { metrics: self.metrics.clone(), health: self.health.clone(), watchdog: self.watchdog.clone() }
+    }
+
+    /// Whether anybody can ask for the metrics.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.server.is_some()
     }
 
     /// Where the server listens, if there is one.

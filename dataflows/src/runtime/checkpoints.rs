@@ -19,10 +19,11 @@ use std::{
 };
 
 use timely::dataflow::operators::probe::Handle;
+use tracing::Span;
 use whisperer_connectors::{StateStore, StoreError};
 use whisperer_operators::{job::CompiledJob, keyed::KeyedCut};
 use whisperer_schemas::{
-    Epoch, PartitionId,
+    Epoch, Micros, PartitionId,
     checkpoint::{Delta, FileFacts},
 };
 use whisperer_sinks::{CommitFacts, SinkError};
@@ -30,11 +31,13 @@ use whisperer_sinks::{CommitFacts, SinkError};
 use super::{
     RunError,
     control::{Ack, Committed, Control, Message},
+    coordinator::wall_clock,
     counts,
     outputs::{TABLES, WorkerTables},
     reading::{Shared, SourceCut},
     tables::{SharedOutbox, TableCut, Way},
 };
+use crate::operations::{Operations, Spans, traces};
 
 /// Committed outboxes that may wait to be published: fewer than the checkpoints that are kept at least.
 const OUTBOXES_MAX: usize = 2;
@@ -46,6 +49,8 @@ pub(super) const COORDINATOR: usize = 0;
 pub(super) struct Parts {
     pub(super) job: Arc<CompiledJob>,
     pub(super) worker: usize,
+    /// Whether the coordinator is a part of another process.
+    pub(super) coordinates_elsewhere: bool,
     pub(super) generation: u64,
     /// The number of the next manifest: every cut becomes one.
     pub(super) number: u64,
@@ -57,11 +62,15 @@ pub(super) struct Parts {
     /// Keys by stage, as this worker's view has them.
     pub(super) stages: Rc<RefCell<Vec<i64>>>,
     pub(super) probe: Handle<u64>,
+    pub(super) operations: Option<Arc<Operations>>,
+    pub(super) spans: Arc<Spans>,
 }
 
 /// Checkpoints on one worker.
 pub(super) struct Checkpoints {
     parts: Parts,
+    /// Cuts that have not been handed over, as the keyed operator has them.
+    begun: VecDeque<Begun>,
     /// What the oldest cut has of its tables, once they have everything that belongs to it.
     cut: Option<(SourceCut, Vec<TableCut>)>,
     /// Cuts that are being written, oldest first.
@@ -77,10 +86,20 @@ struct Waiting {
     epoch: u64,
     outbox: BTreeMap<String, Vec<u8>>,
     positions: BTreeMap<u32, u64>,
+    checkpoint: Span,
+}
+
+/// A cut that was taken.
+struct Begun {
+    taken: Micros,
+    checkpoint: Span,
+    /// Until it is handed over.
+    cut: Span,
 }
 
 /// A cut whose delta is being written.
 struct Pending {
+    taken: Micros,
     keyed: KeyedCut,
     source: SourceCut,
     tables: Vec<TableCut>,
@@ -90,13 +109,15 @@ impl Checkpoints {
     pub(super) fn new(parts: Parts, tables: &WorkerTables) -> Checkpoints {
         let writer = Writer::start(parts.store.clone(), parts.generation);
         let publisher = Publisher::start(outboxes_of(tables));
-        Checkpoints { parts, cut: None, writing: VecDeque::new(), writer, waiting: VecDeque::new(), publisher }
+        let (begun, writing, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        Checkpoints { parts, begun, cut: None, writing, writer, waiting, publisher }
     }
 
     /// Does what can be done now.
     pub(super) fn turn(&mut self, tables: &WorkerTables, control: &mut Control) -> Result<(), RunError> {
+        self.note_begun();
         self.gather(tables)?;
-        while let Some(file) = self.writer.written()? {
+        while let Some(file) = self.writer.written().inspect_err(|_| self.parts.failed())? {
             let pending = self.writing.pop_front().expect("files are written in the order of the cuts");
             control.send(COORDINATOR, &Message::Ack(Box::new(self.ack(pending, file))));
         }
@@ -104,6 +125,15 @@ impl Checkpoints {
             control.send(COORDINATOR, &Message::Published { worker: self.parts.worker, number });
         }
         Ok(())
+    }
+
+    /// Notes when the cuts were taken that have come since the last turn.
+    fn note_begun(&mut self) {
+        for keyed in self.parts.keyed.borrow().iter().skip(self.begun.len()) {
+            let checkpoint = self.parts.spans.checkpoint(keyed.epoch);
+            let cut = traces::cut(&checkpoint, self.parts.worker);
+            self.begun.push_back(Begun { taken: wall_clock(), checkpoint, cut });
+        }
     }
 
     /// Takes the cut of the tables once all rows that belong to it have come, and hands it over once its states have.
@@ -115,6 +145,7 @@ impl Checkpoints {
                 if self.parts.probe.less_equal(&keyed.epoch) {
                     return Ok(());
                 }
+                let _cut = self.begun.front().map(|begun| begun.cut.enter());
                 let source = self.parts.reading.take_cut(keyed.epoch).unwrap_or_default();
                 let of_tables = cut_tables(tables, (keyed.epoch, self.parts.number), &source)?;
                 self.cut = Some((source, of_tables));
@@ -123,24 +154,28 @@ impl Checkpoints {
                 return Ok(());
             }
             let (Some(keyed), Some((source, tables))) = (cuts.pop_front(), self.cut.take()) else { return Ok(()) };
-            let pending = Pending { keyed, source, tables };
+            let Some(Begun { taken, checkpoint, .. }) = self.begun.pop_front() else { return Ok(()) };
+            let pending = Pending { taken, keyed, source, tables };
             let (delta, pending) = self.parts.delta(pending);
             self.parts.full = false;
             self.parts.number += 1;
             let positions = pending.source.positions.clone();
-            self.waiting.push_back(Waiting { epoch: pending.keyed.epoch, outbox: delta.outbox.clone(), positions });
-            self.writer.write(delta);
+            let (epoch, outbox) = (pending.keyed.epoch, delta.outbox.clone());
+            let write = traces::write(&checkpoint, self.parts.worker);
+            self.waiting.push_back(Waiting { epoch, outbox, positions, checkpoint });
+            self.writer.write(delta, write);
             self.writing.push_back(pending);
         }
         Ok(())
     }
 
     fn ack(&self, pending: Pending, file: FileFacts) -> Ack {
-        let Pending { keyed, source, tables } = pending;
+        let Pending { taken, keyed, source, tables } = pending;
         let mut ack = Ack {
             epoch: keyed.epoch,
             worker: self.parts.worker,
             file,
+            taken,
             positions: source.positions,
             clocks: keyed.clocks.times().collect(),
             ended: keyed.clocks.ended().collect(),
@@ -164,10 +199,12 @@ impl Checkpoints {
 
     /// A checkpoint is committed: what waited for it goes out.
     pub(super) fn committed(&mut self, committed: Committed, tables: &WorkerTables) -> Result<(), SinkError> {
+        self.parts.note_committed(committed);
         while self.waiting.front().is_some_and(|waiting| waiting.epoch <= committed.epoch)
             && let Some(waiting) = self.waiting.pop_front()
         {
-            self.publisher.publish(committed.number, waiting.outbox);
+            let publish = traces::publish(&waiting.checkpoint, committed.number);
+            self.publisher.publish(committed.number, waiting.outbox, publish);
             let positions = waiting.positions.into_iter().map(|(partition, offset)| (PartitionId(partition), offset));
             self.parts.reading.committed(positions.collect());
         }
@@ -187,6 +224,19 @@ impl Checkpoints {
 }
 
 impl Parts {
+    /// A checkpoint cannot be written.
+    fn failed(&self) {
+        self.operations.iter().for_each(|operations| operations.metrics.checkpoint_failed());
+    }
+
+    /// Tells of a checkpoint; the process that coordinates has told more of it.
+    fn note_committed(&self, committed: Committed) {
+        if self.coordinates_elsewhere {
+            self.spans.committed(committed.epoch, committed.number, 0);
+            self.operations.iter().for_each(|operations| operations.metrics.checkpoint_elsewhere(committed.number));
+        }
+    }
+
     fn delta(&self, mut pending: Pending) -> (Delta, Pending) {
         let mut outbox = BTreeMap::new();
         for table in &mut pending.tables {
@@ -236,18 +286,22 @@ fn outboxes_of(tables: &WorkerTables) -> BTreeMap<String, SharedOutbox> {
 
 /// Writes delta files, one after the other.
 struct Writer {
-    deltas: Sender<Delta>,
+    deltas: Sender<(Delta, Span)>,
     files: Receiver<Result<FileFacts, StoreError>>,
 }
 
 impl Writer {
     fn start(store: Arc<dyn StateStore>, generation: u64) -> Writer {
-        let (deltas, received) = mpsc::channel::<Delta>();
+        let (deltas, received) = mpsc::channel::<(Delta, Span)>();
         let (tell, files) = mpsc::channel();
         let worker: Thread = thread::current();
         thread::spawn(move || {
-            for delta in received {
-                let written = store.write_delta(&delta, generation);
+            for (delta, span) in received {
+                let written = span.in_scope(|| store.write_delta(&delta, generation));
+                if let Ok(file) = &written {
+                    span.record("bytes", file.bytes);
+                }
+                drop(span);
                 if tell.send(written).is_err() {
                     return;
                 }
@@ -257,9 +311,9 @@ impl Writer {
         Writer { deltas, files }
     }
 
-    fn write(&self, delta: Delta) {
+    fn write(&self, delta: Delta, span: Span) {
         // A writer that came down has said why, or the run is over.
-        let _ = self.deltas.send(delta);
+        let _ = self.deltas.send((delta, span));
     }
 
     fn written(&self) -> Result<Option<FileFacts>, StoreError> {
@@ -270,19 +324,20 @@ impl Writer {
 /// Publishes outboxes, one after the other.
 struct Publisher {
     waiting: usize,
-    outboxes: Sender<(u64, BTreeMap<String, Vec<u8>>)>,
+    outboxes: Sender<(u64, BTreeMap<String, Vec<u8>>, Span)>,
     published: Receiver<Result<u64, SinkError>>,
     thread: thread::JoinHandle<()>,
 }
 
 impl Publisher {
     fn start(sinks: BTreeMap<String, SharedOutbox>) -> Publisher {
-        let (outboxes, received) = mpsc::channel::<(u64, BTreeMap<String, Vec<u8>>)>();
+        let (outboxes, received) = mpsc::channel::<(u64, BTreeMap<String, Vec<u8>>, Span)>();
         let (tell, published) = mpsc::channel();
         let worker = thread::current();
         let thread = thread::spawn(move || {
-            for (number, outbox) in received {
-                let done = publish(&sinks, number, &outbox).map(|()| number);
+            for (number, outbox, span) in received {
+                let done = span.in_scope(|| publish(&sinks, number, &outbox)).map(|()| number);
+                drop(span);
                 let failed = done.is_err();
                 if tell.send(done).is_err() || failed {
                     return;
@@ -293,10 +348,10 @@ impl Publisher {
         Publisher { waiting: 0, outboxes, published, thread }
     }
 
-    fn publish(&mut self, number: u64, outbox: BTreeMap<String, Vec<u8>>) {
+    fn publish(&mut self, number: u64, outbox: BTreeMap<String, Vec<u8>>, span: Span) {
         self.waiting += 1;
         // A publisher that came down has said why.
-        let _ = self.outboxes.send((number, outbox));
+        let _ = self.outboxes.send((number, outbox, span));
     }
 
     fn published(&mut self) -> Result<Option<u64>, SinkError> {

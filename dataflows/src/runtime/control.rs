@@ -83,6 +83,8 @@ pub(super) struct Ack {
     pub(super) worker: usize,
     /// Its delta.
     pub(super) file: FileFacts,
+    /// When its cut was taken, on its own clock.
+    pub(super) taken: Micros,
     /// The next offsets of the partitions that it reads.
     pub(super) positions: BTreeMap<u32, u64>,
     /// The clocks of all partitions: every worker has the same.

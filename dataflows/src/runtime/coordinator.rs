@@ -11,8 +11,10 @@ use std::{
         mpsc::{self, Receiver, Sender},
     },
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
+
+use tracing::Span;
 
 use whisperer_connectors::{
     StateStore, StoreError,
@@ -26,8 +28,10 @@ use whisperer_sinks::{Lake, StagedFile};
 
 use super::{
     RunError,
+    checkpoints::COORDINATOR,
     control::{Ack, Committed, Control, Message, Start},
 };
+use crate::operations::{CheckpointFacts, Operations, Spans, traces};
 
 /// What stands in every manifest of a run.
 #[derive(Clone, Debug)]
@@ -72,6 +76,8 @@ pub(super) struct Tools {
     pub(super) workers: usize,
     /// Whether there are sinks whose rows wait for commits.
     pub(super) outboxes: bool,
+    pub(super) operations: Option<Arc<Operations>>,
+    pub(super) spans: Arc<Spans>,
 }
 
 /// The coordinator.
@@ -85,7 +91,7 @@ pub(super) struct Coordinator {
     /// Acknowledgements of cuts that are not committed, by epoch.
     acks: BTreeMap<u64, Vec<Ack>>,
     /// Cuts that are being committed, oldest first.
-    committing: VecDeque<(Manifest, bool)>,
+    committing: VecDeque<Committing>,
     committer: Committer,
     keeper: Keeper,
     /// The last checkpoint whose outboxes a worker has published, by worker.
@@ -94,6 +100,17 @@ pub(super) struct Coordinator {
     stop: Option<u64>,
     /// Whether the committed state has not been looked over since the last commit.
     untidy: bool,
+}
+
+/// A cut that is being committed.
+struct Committing {
+    manifest: Manifest,
+    /// Whether everything that was there when the run began has been read by all readers.
+    caught_up: bool,
+    /// When this worker took it.
+    taken: Micros,
+    /// Bytes that were written for it.
+    bytes: u64,
 }
 
 impl Coordinator {
@@ -141,8 +158,10 @@ impl Coordinator {
     /// Announces what has been committed since the last turn.
     pub(super) fn turn(&mut self, control: &mut Control) -> Result<(), RunError> {
         while let Some(outcome) = self.committer.outcome() {
-            let (manifest, caught_up) = self.committing.pop_front().expect("manifests are created in their order");
+            let committing = self.committing.pop_front().expect("manifests are created in their order");
+            self.tell(&committing, &outcome);
             outcome?;
+            let Committing { manifest, caught_up, .. } = committing;
             let epoch = self.last_epoch(&manifest);
             let finished = manifest.cut.as_ref().is_some_and(|cut| cut.finished);
             let last = finished || self.stop.is_some_and(|stop| epoch >= stop);
@@ -159,6 +178,20 @@ impl Coordinator {
             self.keeper.look(self.origin.history.clone(), self.published_by_all());
         }
         Ok(())
+    }
+
+    /// Tells those who look on of a checkpoint.
+    fn tell(&self, committing: &Committing, outcome: &Outcome) {
+        let Committing { manifest, taken, bytes, .. } = committing;
+        let metrics = self.tools.operations.as_ref().map(|operations| &operations.metrics);
+        if outcome.is_err() {
+            metrics.inspect(|metrics| metrics.checkpoint_failed());
+            return;
+        }
+        self.tools.spans.committed(self.last_epoch(manifest), manifest.number, *bytes);
+        let took = Duration::from_micros(wall_clock().saturating_sub(*taken).max(0).unsigned_abs());
+        let facts = CheckpointFacts { number: manifest.number, bytes: *bytes, took };
+        metrics.inspect(|metrics| metrics.checkpoint_committed(facts));
     }
 
     /// Waits until the store is tidy; gives the last checkpoint.
@@ -183,13 +216,18 @@ impl Coordinator {
     fn commit(&mut self, acks: Vec<Ack>) -> Result<(), RunError> {
         let staged = staged_files(&acks)?;
         let caught_up = acks.iter().all(|ack| ack.caught_up);
+        let bytes = acks.iter().map(|ack| ack.file.bytes).sum();
+        // Clocks of other machines may differ.
+        let own = acks.iter().find(|ack| ack.worker == COORDINATOR);
+        let taken = own.map_or_else(wall_clock, |ack| ack.taken);
         let cut = self.cut(acks)?;
+        let span = self.tools.spans.checkpoint(cut.epoch.0);
         let mut manifest = self.origin.header.manifest(self.number, self.origin.start.generation);
         self.last = cut.clone();
         manifest.cut = Some(cut);
         self.number += 1;
-        self.committing.push_back((manifest.clone(), caught_up));
-        self.committer.commit(manifest, staged);
+        self.committing.push_back(Committing { manifest: manifest.clone(), caught_up, taken, bytes });
+        self.committer.commit((manifest, staged, span));
         Ok(())
     }
 
@@ -251,7 +289,7 @@ pub(super) fn parse_staged(files: &[String]) -> Result<Vec<StagedFile>, RunError
 }
 
 type Outcome = Result<(), RunError>;
-type Job = (Manifest, BTreeMap<PathBuf, Vec<StagedFile>>);
+type Job = (Manifest, BTreeMap<PathBuf, Vec<StagedFile>>, Span);
 
 /// Creates manifests and publishes what was staged for them, one after the other.
 struct Committer {
@@ -266,8 +304,9 @@ impl Committer {
         let (tell, outcomes) = mpsc::channel();
         let worker = thread::current();
         let thread = thread::spawn(move || {
-            for (manifest, staged) in received {
-                let outcome = commit(&*store, &lakes, &manifest, &staged);
+            for job in received {
+                let outcome = commit(&*store, &lakes, &job);
+                drop(job);
                 let failed = outcome.is_err();
                 if tell.send(outcome).is_err() || failed {
                     return;
@@ -278,9 +317,9 @@ impl Committer {
         Committer { manifests, outcomes, thread }
     }
 
-    fn commit(&self, manifest: Manifest, staged: BTreeMap<PathBuf, Vec<StagedFile>>) {
+    fn commit(&self, job: Job) {
         // A committer that came down has said why.
-        let _ = self.manifests.send((manifest, staged));
+        let _ = self.manifests.send(job);
     }
 
     fn outcome(&self) -> Option<Outcome> {
@@ -294,15 +333,12 @@ impl Committer {
     }
 }
 
-fn commit(
-    store: &dyn StateStore,
-    lakes: &BTreeMap<PathBuf, Arc<Lake>>,
-    manifest: &Manifest,
-    staged: &BTreeMap<PathBuf, Vec<StagedFile>>,
-) -> Outcome {
-    if !store.create_manifest(manifest)? {
+fn commit(store: &dyn StateStore, lakes: &BTreeMap<PathBuf, Arc<Lake>>, job: &Job) -> Outcome {
+    let (manifest, staged, checkpoint) = job;
+    if !traces::commit(checkpoint, manifest.number).in_scope(|| store.create_manifest(manifest))? {
         return Err(RunError::Fenced { number: manifest.number, generation: manifest.generation });
     }
+    let _publishing = traces::publish(checkpoint, manifest.number).entered();
     for (root, lake) in lakes {
         lake.publish(staged.get(root).map_or(&[][..], Vec::as_slice))?;
     }

@@ -15,18 +15,21 @@ mod checkpoints;
 mod control;
 mod coordinator;
 mod counts;
+mod epochs;
+mod measured;
 mod outputs;
 mod progress;
 mod reading;
 mod recovery;
 mod report;
 mod tables;
+mod telling;
 mod ticks;
 mod worker;
 
 use std::{
     sync::{
-        Arc, Barrier,
+        Arc, Barrier, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -57,7 +60,7 @@ use outputs::Opening;
 use reading::ReadCounts;
 use tables::Staged;
 
-use crate::operations::{Cluster, Operations, Stop};
+use crate::operations::{Cluster, Operations, Phase, Spans, Stop, traces};
 
 /// What is run, and where its rows go.
 pub struct Run {
@@ -201,6 +204,20 @@ pub enum RunError {
     /// The workers could not be started.
     #[error("the workers cannot be started: {0}")]
     Start(String),
+    /// Outputs tell of checkpoints that the state does not know: it is not the state that they were made with.
+    #[error(
+        "the sink \"{sink}\" has put out checkpoint {recorded} of this job, and the newest that the state folder knows is {known}: is the folder \
+         empty, another one, or an old copy? What comes next would be passed over as put out already. Put the state back, or say \
+         --repeat-outputs to start from what there is and have its outputs come again"
+    )]
+    LostState {
+        /// The sink.
+        sink: String,
+        /// The checkpoint that it has recorded.
+        recorded: u64,
+        /// The newest number that is taken, 0 for none.
+        known: u64,
+    },
     /// Another worker says why.
     #[error("another worker could not go on")]
     OtherWorker,
@@ -232,6 +249,8 @@ struct Shared {
     once: recovery::Once,
     /// What process 0 has found; worker 0 takes it.
     origin: Option<Origin>,
+    /// Until the workers of this process begin to work.
+    recovery: Mutex<tracing::Span>,
 }
 
 impl Run {
@@ -268,6 +287,12 @@ impl Run {
         if self.cluster.is_some() && self.state.is_none() {
             return Err(RunError::Start("a cluster needs checkpoints: give the job [checkpoint] dir".to_owned()));
         }
+        let spans = self.spans();
+        let _run = spans.begin(&self.job.name, self.workers);
+        let recovery = Mutex::new(traces::recovery(&spans.run()));
+        if let Some(operations) = &self.operations {
+            self.outputs.tell(operations.metrics.clone());
+        }
         let origin = self.origin()?;
         let workers = self.workers;
         let config = match &self.cluster {
@@ -282,7 +307,8 @@ impl Run {
             None => timely::CommunicationConfig::Process(workers),
         };
         let (builders, others) = config.try_build().map_err(RunError::Start)?;
-        let shared = Shared { run: self, ready: Ready::new(workers), once: recovery::Once::default(), origin };
+        let once = recovery::Once::default();
+        let shared = Shared { run: self, ready: Ready::new(workers), once, origin, recovery };
         let shared = Arc::new(shared);
         let own = shared.clone();
         let guards = timely::execute::execute_from(builders, others, timely::WorkerConfig::default(), move |worker| {
@@ -300,6 +326,11 @@ impl Run {
         }
         let report = RunReport::new(&run, outcomes, files, started);
         Ok((report, run.outputs))
+    }
+
+    /// What takes how long; off where nobody listens.
+    fn spans(&self) -> Arc<Spans> {
+        self.operations.as_ref().map(|operations| operations.spans.clone()).unwrap_or_default()
     }
 
     /// What the run starts from, where this process decides it; its lakes are open then.
@@ -340,6 +371,23 @@ impl Run {
             keys.use_cold(store, cold.bytes_max / self.workers as u64);
         }
         Ok(())
+    }
+}
+
+impl Shared {
+    /// A worker begins to load its share of a checkpoint.
+    fn loading(&self, worker: usize, number: u64) -> tracing::Span {
+        if let Some(operations) = &self.run.operations {
+            operations.health.enter(Phase::Recovering);
+        }
+        let recovery = self.recovery.lock().unwrap_or_else(PoisonError::into_inner);
+        recovery.record("checkpoint", number);
+        traces::load(&recovery, worker)
+    }
+
+    /// The workers of this process have all they need.
+    fn loaded(&self) {
+        *self.recovery.lock().unwrap_or_else(PoisonError::into_inner) = tracing::Span::none();
     }
 }
 

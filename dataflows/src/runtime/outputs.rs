@@ -13,8 +13,14 @@ use whisperer_sinks::{
     WrittenFile, manifest,
 };
 
-use super::tables::{Outlet, Staged, TableSinks, Way};
-use crate::job_file::{LakeTable, SinkSettings};
+use super::{
+    measured::measured,
+    tables::{Outlet, Staged, TableSinks, Way},
+};
+use crate::{
+    job_file::{LakeTable, SinkSettings},
+    operations::Metrics,
+};
 
 /// Where the rows of a run go.
 #[derive(Debug, Default)]
@@ -26,6 +32,7 @@ pub struct Outputs {
     /// What dead letters say they come from.
     #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only topics tell"))]
     source: String,
+    metrics: OnceLock<Arc<Metrics>>,
 }
 
 /// What the lakes of a run are opened with.
@@ -106,7 +113,7 @@ impl Outputs {
         let each = tables.clone().map(|table| TableSinks::new(table, plan));
         for settings in &self.sinks {
             if let Some((at, outlet)) = self.outlet(settings, (job, &tables), place, plan.is_some())? {
-                each[at].add(outlet);
+                each[at].add(self.measured(outlet, (settings, at)));
             }
         }
         for (table, sinks) in self.memory.iter().flatten().zip(&each) {
@@ -116,6 +123,23 @@ impl Outputs {
         let texts = |sink: &SinkSettings| matches!(sink, SinkSettings::File { .. } | SinkSettings::Stdout);
         let gathered = self.sinks.iter().any(texts);
         Ok(WorkerTables { each, gathered })
+    }
+
+    /// Says where the sinks of the job file tell what they do; before any is opened.
+    pub(super) fn tell(&self, metrics: Arc<Metrics>) {
+        // A run tells of itself once.
+        let _ = self.metrics.set(metrics);
+    }
+
+    fn measured(&self, outlet: Outlet, (settings, at): (&SinkSettings, usize)) -> Outlet {
+        let Some(metrics) = self.metrics.get() else { return outlet };
+        let name = match settings {
+            SinkSettings::Parquet { path, .. } => format!("parquet/{}/{}", path.display(), TABLES[at]),
+            SinkSettings::File { path } => format!("file/{}", path.display()),
+            SinkSettings::Stdout => "stdout".to_owned(),
+            SinkSettings::Kafka(kafka) => format!("kafka/{}", kafka.topic),
+        };
+        Outlet { to: measured(outlet.to, &name, metrics), ..outlet }
     }
 
     fn outlet(

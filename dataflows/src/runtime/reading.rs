@@ -30,7 +30,7 @@ use whisperer_connectors::{
 use whisperer_operators::{keyed::CutPlan, record::Record, watermark::ChunkFacts};
 use whisperer_schemas::{Epoch, Micros, PartitionId, Row, Value};
 
-use super::progress::Progress;
+use super::{progress::Progress, telling::ReadTelling};
 
 /// Epochs that may be on their way through the dataflow: with them the memory of a bounded input is bounded, and workers that read
 /// ahead of others still find work.
@@ -158,6 +158,7 @@ pub(super) struct Reading {
     stopped: Option<u64>,
     batch: Batch,
     chunks: Vec<Chunk>,
+    telling: Option<ReadTelling>,
 }
 
 /// What one epoch gave.
@@ -165,6 +166,8 @@ struct Batch {
     parser: Parser,
     epoch: Epoch,
     read: u64,
+    /// The same by partition, as far as chunks are finished.
+    read_of: Vec<(PartitionId, u64)>,
     read_before: u64,
     dead: BTreeMap<&'static str, u64>,
     records: Vec<Record>,
@@ -194,6 +197,7 @@ impl Reading {
             parser,
             epoch: Epoch(0),
             read: 0,
+            read_of: Vec::new(),
             read_before: before.read,
             dead: before.dead,
             records: Vec::new(),
@@ -211,7 +215,7 @@ impl Reading {
         let in_flight = VecDeque::new();
         let clamped_before = before.clamped;
         let positions = reader.positions().into_iter().map(|(partition, offset)| (partition.0, offset)).collect();
-        let chunks = Vec::new();
+        let (chunks, stopped, telling) = (Vec::new(), None, None);
         let reading = Reading {
             reader,
             progress,
@@ -220,9 +224,10 @@ impl Reading {
             shared,
             positions,
             in_flight,
-            stopped: None,
+            stopped,
             batch,
             chunks,
+            telling,
         };
         if reading.pace.plan.is_some_and(|plan| plan.after == 0) {
             // The cut before the first record.
@@ -235,6 +240,11 @@ impl Reading {
     pub(super) fn until(mut self, history_until: Option<Micros>) -> Reading {
         self.batch.history_until = history_until.unwrap_or(Micros::MAX);
         self
+    }
+
+    /// Has somebody told of what is read.
+    pub(super) fn tell(&mut self, telling: Option<ReadTelling>) {
+        self.telling = telling;
     }
 
     pub(super) fn shared(&self) -> Shared {
@@ -261,6 +271,10 @@ impl Reading {
             let next = self.positions.entry(chunk.partition.0).or_default();
             *next = chunk.next_offset.max(*next);
         }
+        if let Some(telling) = &mut self.telling {
+            telling.read(&*self.reader, &self.chunks, &self.batch.read_of, &self.batch.dead);
+        }
+        self.batch.read_of.clear();
         result.unwrap_or_else(|error| {
             *self.shared.failed.borrow_mut() = Some(error);
             false
@@ -376,6 +390,10 @@ impl Batch {
     }
 
     fn finish_chunk(&mut self) {
+        let counted: u64 = self.read_of.iter().map(|(_, read)| read).sum();
+        if self.read > counted {
+            self.read_of.push((self.chunk.0, self.read - counted));
+        }
         if self.time_max != Micros::MIN {
             self.done.push((self.chunk, std::mem::replace(&mut self.time_max, Micros::MIN)));
         }

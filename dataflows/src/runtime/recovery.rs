@@ -236,7 +236,7 @@ pub(super) fn recover_sinks(
         }
     }
     let repeats = state.repeat_outputs;
-    let mut outboxes = Outboxes { state, restored: start.restored, job: &run.job, worker };
+    let mut outboxes = Outboxes { state, start, job: &run.job, worker };
     for table in &tables.each {
         let mut failed = None;
         table.each(|way| {
@@ -270,7 +270,7 @@ fn of_sink(cut: &Cut, name: &str) -> Vec<String> {
 /// Puts out what was committed before the last generation ended and is not out.
 struct Outboxes<'a> {
     state: &'a StateSettings,
-    restored: Option<u64>,
+    start: &'a Start,
     job: &'a CompiledJob,
     worker: usize,
 }
@@ -288,6 +288,9 @@ impl Outboxes<'_> {
             sink.forget()?;
             return Ok(Ok(()));
         }
+        if let Err(lost) = self.refuse_lost(name, &known) {
+            return Ok(Err(lost));
+        }
         let identity = |worker: u32| identities[worker as usize].clone();
         let makers = taken_over(&earlier, self.worker as u32, identities.len() as u32, identity);
         let out = |maker: String| {
@@ -295,6 +298,15 @@ impl Outboxes<'_> {
             (maker, number)
         };
         Ok(self.publish_rest(name, sink, &makers.into_iter().map(out).collect(), cut))
+    }
+
+    /// Numbers are claimed in order, so a sink that has recorded one which this run has not got to was fed from another state.
+    fn refuse_lost(&self, name: &str, known: &BTreeMap<String, u64>) -> Result<(), RunError> {
+        let recorded = known.values().copied().max().unwrap_or(0);
+        if recorded < self.start.claim {
+            return Ok(());
+        }
+        Err(RunError::LostState { sink: name.to_owned(), recorded, known: self.start.claim - 1 })
     }
 
     /// Publishes, oldest first, what checkpoints have of the makers that were taken over and is not recorded as out.
@@ -305,7 +317,7 @@ impl Outboxes<'_> {
         recorded: &BTreeMap<String, u64>,
         cut: &Cut,
     ) -> Result<(), RunError> {
-        let Some(restored) = self.restored else { return Ok(()) };
+        let Some(restored) = self.start.restored else { return Ok(()) };
         let history = read_history(&*self.state.store)?;
         let mut live = history.live();
         live.retain(|number| *number <= restored);

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use timely::{
@@ -31,14 +31,12 @@ use super::{
     reading::{Pace, ReadCounts, Reading, Shared as SharedReading, read_source},
     recovery::{self, Restored},
     tables::WriteTo,
+    telling::{Beginning, ReadTelling, Telling},
 };
-use crate::operations::{Operations, Phase, WorkerMetrics};
+use crate::operations::register_timely_logging;
 
 /// Longest sleep of a worker that has nothing to do; what wakes it is an activation.
 const PARKED_MAX: Duration = Duration::from_millis(10);
-
-/// How often metrics are brought up to date.
-const FOLLOWED_EVERY: Duration = Duration::from_millis(250);
 
 /// What a worker has prepared before it builds the dataflow.
 struct Prepared {
@@ -53,6 +51,9 @@ struct Prepared {
 /// Runs a worker to its end.
 pub(super) fn run_worker(worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError> {
     pin(&shared.run, worker.index());
+    if let Some(operations) = shared.run.operations.as_ref().filter(|operations| operations.is_served()) {
+        register_timely_logging(worker, &operations.metrics);
+    }
     let outcome = drive(worker, shared);
     if outcome.is_err() {
         // The others would wait for this one for ever.
@@ -86,6 +87,7 @@ fn drive(worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError
     };
     let prepared = prepare(shared, start.as_ref(), worker);
     let prepared = shared.ready.wait(prepared)?;
+    shared.loaded();
     match start {
         Some(start) if start.finished => Ok(finished(worker, prepared, start)),
         start => Running::build(worker, shared, prepared, (start, control)).drive(worker, shared),
@@ -128,7 +130,14 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     let run = &shared.run;
     let (index, peers) = (worker.index(), worker.peers());
     let restored = match (&run.state, start) {
-        (Some(state), Some(start)) => recovery::restore(run, state, (index, peers), (start, &shared.once))?,
+        (Some(state), Some(start)) => {
+            let loading = start.restored.map(|number| shared.loading(index, number));
+            let restored = recovery::restore(run, state, (index, peers), (start, &shared.once))?;
+            if let Some(loading) = loading {
+                loading.record("keys", restored.setup.keys.len());
+            }
+            restored
+        }
         _ => {
             let mut setup = run.keyed_setup();
             run.make_cold(index, &mut setup.keys)?;
@@ -154,7 +163,9 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
         plan: setup.plan,
     };
     let read_before = if index == 0 { counts::read(&cut.counts) } else { ReadCounts::default() };
-    let reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before)).until(run.history_until);
+    let telling = ReadTelling::new(run, &read_before);
+    let mut reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before)).until(run.history_until);
+    reading.tell(telling);
     Ok(Prepared { reading, tables, setup, full, cut })
 }
 
@@ -175,8 +186,7 @@ struct Running {
     finished: bool,
     /// What names the run in its files.
     name: String,
-    metrics: Option<WorkerMetrics>,
-    followed: Instant,
+    telling: Option<Telling>,
 }
 
 impl Running {
@@ -194,6 +204,9 @@ impl Running {
         let cuts = setup.cuts.clone();
         let stopping = setup.stopping.clone();
         let stages = Rc::new(RefCell::new(vec![0; run.job.stage_names.len()]));
+        let index = worker.index();
+        let beginning = Beginning { worker: index, epoch: shared_reading.epoch(), counts: setup.keys.numbers() };
+        let telling = Telling::new(run, &beginning);
         worker.dataflow::<u64, _, _>(|scope| {
             let streams = read_source(scope, reading, probe.clone());
             let keyed = streams.records.apply_keyed(streams.facts, setup);
@@ -203,12 +216,12 @@ impl Running {
             keyed.profiles.write_to(profiles, false, &probe);
             streams.dead_letters.write_to(dead_letters, false, &probe);
         });
-        let index = worker.index();
         let name = start.as_ref().map_or_else(|| run.name.clone(), |start| start.run.clone());
         let checkpoints = run.state.as_ref().zip(start).map(|(state, start)| {
             let parts = Parts {
                 job: run.job.clone(),
                 worker: index,
+                coordinates_elsewhere: shared.origin.is_none(),
                 generation: start.generation,
                 number: start.claim + 1,
                 store: state.store.clone(),
@@ -217,6 +230,8 @@ impl Running {
                 reading: shared_reading.clone(),
                 stages: stages.clone(),
                 probe: probe.clone(),
+                operations: run.operations.clone(),
+                spans: run.spans(),
             };
             Checkpoints::new(parts, &tables)
         });
@@ -235,45 +250,23 @@ impl Running {
             stop_requested: false,
             finished: false,
             name,
-            metrics: run.operations.as_ref().map(|operations| operations.metrics.worker(index)),
-            followed: Instant::now(),
+            telling,
         }
     }
 
     fn drive(mut self, worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError> {
-        let operations = shared.run.operations.as_deref();
-        let local = worker.index() % shared.run.workers;
-        if let Some(operations) = operations {
-            operations.health.enter(Phase::Running);
-        }
+        self.telling.iter().for_each(Telling::begin);
         while !self.is_done() {
             worker.step_or_park(Some(PARKED_MAX));
             self.turn(shared)?;
-            if let Some(operations) = operations {
-                operations.watchdog.feed(local);
-                self.follow(operations);
+            if let Some(telling) = &mut self.telling {
+                telling.turn(self.reading.epoch(), &self.probe, &self.keyed.borrow());
             }
         }
-        if let Some(operations) = operations {
-            operations.health.enter(Phase::Stopping);
-            operations.watchdog.rest(local);
+        if let Some(telling) = self.telling.take() {
+            telling.finish(&self.keyed.borrow());
         }
         self.finish(shared)
-    }
-
-    /// Keeps the metrics up to date, a few times a second.
-    fn follow(&mut self, operations: &Operations) {
-        let report = self.keyed.borrow();
-        if self.followed.elapsed() < FOLLOWED_EVERY {
-            return;
-        }
-        self.followed = Instant::now();
-        if let Some(metrics) = &mut self.metrics {
-            metrics.follow(&report.counts);
-        }
-        if let Some(watermark) = report.watermark {
-            operations.metrics.watermark(watermark);
-        }
     }
 
     /// With checkpoints the last commit is the end; without, the dataflow's end is.
@@ -324,6 +317,7 @@ impl Running {
             return;
         }
         self.stop_requested = true;
+        self.telling.iter().for_each(Telling::stop);
         if self.checkpoints.is_some() {
             self.control.send(COORDINATOR, &Message::StopRequest);
         } else {
@@ -358,7 +352,10 @@ impl Running {
                     self.control.broadcast(&stop);
                 }
             }
-            Message::Stop { epoch } => self.reading.stop_at(epoch),
+            Message::Stop { epoch } => {
+                self.telling.iter().for_each(Telling::stop);
+                self.reading.stop_at(epoch);
+            }
         }
         Ok(())
     }
@@ -408,6 +405,8 @@ fn coordinator(worker: &Worker, shared: &Shared, state: &StateSettings) -> Optio
         retention: state.retention,
         workers: worker.peers(),
         outboxes: shared.run.outputs.has_outboxes(),
+        operations: shared.run.operations.clone(),
+        spans: shared.run.spans(),
     };
     Some(Coordinator::new(origin, tools))
 }

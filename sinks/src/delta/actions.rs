@@ -47,6 +47,9 @@ impl Next<'_> {
     /// the table has it already.
     pub(super) fn after(&self, state: &TableState, active: &[String]) -> Result<Option<Vec<String>>, SinkError> {
         let LogCommit { number, files, remove, fences, .. } = *self.commit;
+        if let Some(recorded) = state.committed.filter(|recorded| fences && *recorded > number) {
+            return Err(SinkError::Ahead { path: self.folder.into(), recorded, number });
+        }
         let known = |of: u64| of > 0 && state.committed.is_some_and(|committed| of <= committed);
         let number_of = |checkpoint: u64| if checkpoint == 0 { number } else { checkpoint };
         let new = files.iter().filter(|file| file.place.starts_with(self.table) && !known(number_of(file.checkpoint)));
