@@ -182,11 +182,12 @@ pub fn echo(broker: &Broker, topic: &str, clock: Clock, end: Duration) -> anyhow
         let mut sent = 0;
         let mut message = vec![b'x'; ECHO_BYTES];
         while clock.start.elapsed() < end {
-            for number in sent..schedule.due(clock.start.elapsed()) {
+            let due = schedule.due(clock.start.elapsed());
+            for number in sent..due {
                 message[..8].copy_from_slice(&number.to_be_bytes());
                 persist(&producer, BaseRecord::<[u8], [u8]>::to(&topic).payload(&message));
-                sent = number + 1;
             }
+            sent = due;
             producer.poll(Duration::ZERO);
             thread::sleep(PAUSE);
         }

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     rc::Rc,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use timely::{
@@ -156,6 +156,8 @@ pub(super) struct Reading {
     in_flight: VecDeque<u64>,
     /// The epoch at which reading stopped.
     stopped: Option<u64>,
+    /// When an epoch was read last.
+    last_read: Option<Instant>,
     batch: Batch,
     chunks: Vec<Chunk>,
     telling: Option<ReadTelling>,
@@ -225,6 +227,7 @@ impl Reading {
             positions,
             in_flight,
             stopped,
+            last_read: None,
             batch,
             chunks,
             telling,
@@ -253,6 +256,7 @@ impl Reading {
 
     /// Reads this worker's share of an epoch; false at the end of the input, and after an error.
     fn read(&mut self, epoch: Epoch) -> bool {
+        self.last_read = Some(Instant::now());
         let batch = &mut self.batch;
         batch.epoch = epoch;
         self.chunks.clear();
@@ -418,8 +422,6 @@ pub(super) fn read_source<'scope>(
         let mut epoch = reading.pace.first;
         capabilities.iter_mut().for_each(|capability| capability.downgrade(&epoch));
         let mut held: Option<Vec<Capability<u64>>> = Some(capabilities);
-        // The epoch that was read last: there is one chunk of a partition in an epoch, whatever the clock says.
-        let mut read: Option<u64> = None;
         move |_frontiers| {
             let Some(capabilities) = &mut held else { return };
             if reading.shared.ended.get() {
@@ -427,7 +429,7 @@ pub(super) fn read_source<'scope>(
                 held = None;
                 return;
             }
-            let next = reading.next_epoch(epoch, read);
+            let next = reading.next_epoch(epoch);
             if next > epoch {
                 reading.pass(epoch, next);
                 epoch = next;
@@ -436,7 +438,7 @@ pub(super) fn read_source<'scope>(
             if reading.shared.stop_at.get().is_some() {
                 return activator.activate_after(WAIT_LIVE);
             }
-            if read == Some(epoch) || !reading.has_room(epoch, &probe) {
+            if !reading.is_due(epoch) || !reading.has_room(epoch, &probe) {
                 return activator.activate_after(if reading.pace.live.is_some() { WAIT_LIVE } else { WAIT });
             }
             let more = reading.read(Epoch(epoch));
@@ -444,7 +446,6 @@ pub(super) fn read_source<'scope>(
                 // The run ends before this epoch: what was read of it is not handed on, and no input seems to have ended.
                 return;
             }
-            read = Some(epoch);
             if reading.pace.live.is_some() && !reading.batch.is_empty() {
                 reading.in_flight.push_back(epoch);
             }
@@ -456,6 +457,12 @@ pub(super) fn read_source<'scope>(
             reading.batch.full.clear();
             facts.activate().session(&capabilities[1]).give_iterator(reading.facts().into_iter());
             dead_letters.activate().session(&capabilities[2]).give_iterator(reading.batch.dead_letters.drain(..));
+            if more {
+                // There is one chunk of a partition in an epoch: this one is whole now, and need not wait for the clock's next tick.
+                reading.pass(epoch, epoch + 1);
+                epoch += 1;
+                capabilities.iter_mut().for_each(|capability| capability.downgrade(&epoch));
+            }
             match (more, reading.pace.live) {
                 (true, None) => activator.activate(),
                 (true, Some(_)) => activator.activate_after(WAIT_LIVE),
@@ -470,21 +477,60 @@ pub(super) fn read_source<'scope>(
 }
 
 impl Reading {
-    /// The epoch to go on with.
-    fn next_epoch(&mut self, epoch: u64, read: Option<u64>) -> u64 {
+    /// The epoch to go on with, where everything before `epoch` has been read.
+    fn next_epoch(&mut self, epoch: u64) -> u64 {
         if let (Some(at), Some(plan)) = (self.shared.stop_at.get(), self.pace.plan) {
             // Above the first cut at or after `at` and what has been read.
             return *self.stopped.get_or_insert_with(|| plan.next_after(at.max(epoch).saturating_sub(1)) + 1);
         }
         match self.pace.live {
-            None => read.map_or(epoch, |read| read + 1),
+            None => epoch,
             Some(interval) => epoch.max(wall_clock_epoch(interval)),
         }
     }
+
+    /// Whether an epoch may be read: any of a bounded source, one of a live source when it has begun.
+    fn is_due(&self, epoch: u64) -> bool {
+        self.pace.live.is_none_or(|interval| {
+            has_begun(epoch, wall_clock_epoch(interval), (interval, self.last_read.map(|at| at.elapsed())))
+        })
+    }
+}
+
+/// Whether an epoch has begun by the clock, or by what has passed since the last one was read. A run goes on from a cut that may lie ahead
+/// of the clock: a job that stops takes its last one at once. It then reads at half the pace, until the clock has come up.
+fn has_begun(epoch: u64, clock: u64, (interval, since_last): (Duration, Option<Duration>)) -> bool {
+    clock >= epoch || since_last.is_none_or(|since| since >= 2 * interval)
 }
 
 /// The wall clock in units of the interval.
 pub(super) fn wall_clock_epoch(interval: Duration) -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     (since.as_millis() / interval.as_millis().max(1)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_ahead_of_the_clock_goes_on_and_lets_it_come_up() {
+        // Goal: a job that was stopped just now reads on at once, never two epochs in the time of one, and is by the clock again later.
+        let interval = Duration::from_millis(10);
+        let at =
+            |epoch, clock, since: Option<u64>| has_begun(epoch, clock, (interval, since.map(Duration::from_millis)));
+        assert!(at(7, 7, Some(0)) && at(7, 9, None), "by the clock");
+        assert!(!at(8, 7, Some(19)), "one epoch ahead of the clock waits for it");
+        let (mut epoch, mut last) = (1_000, None);
+        let mut read = 0;
+        for millis in 0..30_000_u64 {
+            let clock = millis / 10;
+            epoch = epoch.max(clock);
+            if at(epoch, clock, last.map(|last| millis - last)) {
+                (epoch, last, read) = (epoch + 1, Some(millis), read + 1);
+            }
+        }
+        assert_eq!(epoch, 3_000, "by the clock again");
+        assert_eq!(read, 1_000 + 1_000, "half the pace for twice the 10 s ahead, then the whole");
+    }
 }

@@ -3,7 +3,11 @@
 //! The producer is idempotent: what the library tries again by itself arrives once and in order. What the engine makes again after a
 //! crash is passed over, as far as the topic holds it; `tail.rs` says how.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    time::{Duration, Instant},
+};
 
 use serde::{Deserialize, Serialize};
 use whisperer_schemas::{Row, TableSchema};
@@ -25,6 +29,10 @@ use crate::{
 /// The version of recorded positions.
 const POSITION_VERSION: u32 = 1;
 
+/// How often the broker is asked where the topic ends: the worker waits for the answer. In between, a checkpoint takes the ends that are
+/// known from before and from the writer's own messages: too early ones at worst, after which a recovery reads a minute more.
+const ASKED_EVERY: Duration = Duration::from_secs(60);
+
 /// Writes a table's rows to a topic at once.
 pub struct KafkaLog {
     encoder: Encoder,
@@ -32,6 +40,9 @@ pub struct KafkaLog {
     reader: Reader,
     /// Where the stretch begins that rows are passed over for.
     begins: Offsets,
+    /// Where the topic ended when that was asked, and the writer's own messages since.
+    ends: Offsets,
+    asked: Option<Instant>,
     broken: bool,
 }
 
@@ -49,7 +60,7 @@ struct Out {
 struct Recorded {
     version: u32,
     topic: String,
-    /// The offset that came next, by partition.
+    /// The offset that came next, or an earlier one, by partition.
     ends: BTreeMap<i32, i64>,
 }
 
@@ -67,7 +78,7 @@ impl KafkaLog {
         let reader = Reader::open(options, &options.topic, "read_uncommitted")?;
         let topic = options.topic.clone();
         let out = Out { topic, sender, tail: Tail::default(), caught_up: false, passed_over: 0 };
-        Ok(KafkaLog { encoder, out, reader, begins: Offsets::new(), broken: false })
+        Ok(KafkaLog { encoder, out, reader, begins: Offsets::new(), ends: Offsets::new(), asked: None, broken: false })
     }
 
     fn unless_broken<T>(&mut self, step: impl FnOnce(&mut KafkaLog) -> Result<T, SinkError>) -> Result<T, SinkError> {
@@ -108,7 +119,15 @@ impl KafkaLog {
             self.out.tail = Tail::default();
             self.begins = Offsets::new();
         }
-        let mut ends = self.reader.ends()?;
+        if self.asked.is_none_or(|asked| asked.elapsed() >= ASKED_EVERY) {
+            self.ends = self.reader.ends()?;
+            self.asked = Some(Instant::now());
+        }
+        for (partition, end) in self.out.sender.ends() {
+            let known = self.ends.entry(partition).or_insert(end);
+            *known = end.max(*known);
+        }
+        let mut ends = self.ends.clone();
         // Rows that stand in the topic and were not made again yet have to be found again by whoever recovers next.
         ends.extend(&self.begins);
         let recorded = Recorded { version: POSITION_VERSION, topic: self.out.topic.clone(), ends };

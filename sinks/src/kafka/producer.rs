@@ -9,7 +9,7 @@ use std::{
 };
 
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig, ClientContext, Message as _,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::{KafkaError, RDKafkaErrorCode as Code},
     message::{DeliveryResult, Header as KafkaHeader, OwnedHeaders},
@@ -19,6 +19,7 @@ use rdkafka::{
 use super::{
     connection::{complain, log, refused},
     message::{Header, Message},
+    reader::Offsets,
 };
 use crate::error::SinkError;
 
@@ -29,9 +30,12 @@ const POLL: Duration = Duration::from_millis(1);
 const SENT_BETWEEN_POLLS: u64 = 256;
 
 /// What became of messages.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Deliveries {
     settled: AtomicU64,
+    /// The topic whose offsets are followed, and of each of its partitions the offset after the last message that is acknowledged.
+    topic: String,
+    ends: Mutex<Offsets>,
     /// The first error since it was last looked at.
     failed: Mutex<Option<KafkaError>>,
 }
@@ -53,8 +57,17 @@ impl ProducerContext for Deliveries {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        if let Err((error, _)) = result {
-            self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
+        match result {
+            Ok(message) if message.topic() == self.topic => {
+                let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+                let end = ends.entry(message.partition()).or_default();
+                // A message that arrived at the second try may come back without its offset, as -1.
+                *end = (message.offset() + 1).max(*end);
+            }
+            Ok(_) => {}
+            Err((error, _)) => {
+                self.failed.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(error.clone());
+            }
         }
         self.settled.fetch_add(1, Ordering::Relaxed);
     }
@@ -71,7 +84,9 @@ pub(super) struct Sender {
 
 impl Sender {
     pub(super) fn open(config: &ClientConfig, topic: &str, timeout: Duration) -> Result<Sender, SinkError> {
-        let producer = BaseProducer::from_config_and_context(config, Deliveries::default());
+        let (settled, failed, ends) = Default::default();
+        let deliveries = Deliveries { settled, topic: topic.into(), ends, failed };
+        let producer = BaseProducer::from_config_and_context(config, deliveries);
         let producer = producer.map_err(|error| refused("open", topic, &error))?;
         Ok(Sender { producer, topic: topic.into(), sent: 0, timeout })
     }
@@ -126,6 +141,11 @@ impl Sender {
             }
         }
         self.check()
+    }
+
+    /// Of the partitions of its topic that it has written to, the offset after its last message that is acknowledged.
+    pub(super) fn ends(&self) -> Offsets {
+        self.producer.context().ends.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// The first message that was refused since the last call, if any.
