@@ -7,7 +7,9 @@ use std::{
 };
 
 use whisperer_schemas::Row;
-use whisperer_sinks::{CommitFacts, LogSink, OutboxSink, Removal, SinkError, StagedFile, TableSink, WrittenFile};
+use whisperer_sinks::{
+    CommitFacts, LogSink, OutboxEncoder, OutboxSink, Removal, SinkError, StagedFile, TableSink, WrittenFile,
+};
 
 use super::tables::Way;
 use crate::operations::{Metrics, SinkMetrics, traces};
@@ -18,7 +20,8 @@ pub(super) fn measured(way: Way, name: &str, metrics: &Metrics) -> Way {
     match way {
         Way::Staged { sink, lake } => Way::Staged { sink: Box::new(Measured { sink, metrics, label }), lake },
         Way::Log { name, sink } => Way::Log { name, sink: Box::new(Measured { sink, metrics, label }) },
-        Way::Outbox { name, sink, rows, identities } => {
+        Way::Outbox { name, sink, encoder, identity, rows, identities } => {
+            let encoder = Arc::new(Measured { sink: encoder, metrics: metrics.clone(), label: label.clone() });
             let sink = match Arc::try_unwrap(sink) {
                 Ok(sink) => {
                     let sink = sink.into_inner().unwrap_or_else(PoisonError::into_inner);
@@ -27,7 +30,7 @@ pub(super) fn measured(way: Way, name: &str, metrics: &Metrics) -> Way {
                 // Somebody publishes through it already, unmeasured.
                 Err(shared) => shared,
             };
-            Way::Outbox { name, sink, rows, identities }
+            Way::Outbox { name, sink, encoder, identity, rows, identities }
         }
     }
 }
@@ -95,15 +98,7 @@ impl LogSink for Measured<Box<dyn LogSink>> {
     }
 }
 
-impl OutboxSink for Measured<Box<dyn OutboxSink>> {
-    fn recover(&mut self, earlier: &[String]) -> Result<BTreeMap<String, u64>, SinkError> {
-        self.sink.recover(earlier)
-    }
-
-    fn identity(&self) -> String {
-        self.sink.identity()
-    }
-
+impl OutboxEncoder for Measured<Arc<dyn OutboxEncoder>> {
     fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
         let started = Instant::now();
         let encoded = self.sink.encode(rows, outbox);
@@ -113,6 +108,20 @@ impl OutboxSink for Measured<Box<dyn OutboxSink>> {
 
     fn encode_removals(&self, keys: &[Removal], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
         self.sink.encode_removals(keys, outbox)
+    }
+}
+
+impl OutboxSink for Measured<Box<dyn OutboxSink>> {
+    fn recover(&mut self, earlier: &[String]) -> Result<BTreeMap<String, u64>, SinkError> {
+        self.sink.recover(earlier)
+    }
+
+    fn identity(&self) -> String {
+        self.sink.identity()
+    }
+
+    fn encoder(&self) -> Arc<dyn OutboxEncoder> {
+        self.sink.encoder()
     }
 
     fn publish(&mut self, maker: &str, number: u64, outbox: &[u8]) -> Result<(), SinkError> {

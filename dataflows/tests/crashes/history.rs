@@ -64,7 +64,8 @@ fn files_and_then_a_topic_are_one_log() {
     let all = format!("connector = \"file\"\npath = \"{folder}/all/*.ndjson\"\npartitioned = true\n");
     let undisturbed = Job::edited("whole", |text| with_source(&text, &all));
     undisturbed.finish(&[]);
-    let history = format!("path = \"{folder}/history/*.ndjson\", until = \"{}\", partitioned = true", format_micros(until));
+    let history =
+        format!("path = \"{folder}/history/*.ndjson\", until = \"{}\", partitioned = true", format_micros(until));
     let of_topic = format!("connector = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{topic}\"\n", broker.address);
     let source = format!("{of_topic}history = {{ {history} }}\n");
     let mut random = Random::new();
