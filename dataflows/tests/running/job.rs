@@ -220,7 +220,7 @@ impl Job {
     /// Whether there is a checkpoint to go on from.
     pub fn has_checkpoint(&self) -> bool {
         // The first manifest claims its turn; what follows is a checkpoint.
-        fs::read_dir(self.folder().join("state/manifests")).is_ok_and(|manifests| manifests.count() > 1)
+        self.manifest_max() > 1
     }
 
     /// Decisions that the newest checkpoint counts.
