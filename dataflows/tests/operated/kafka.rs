@@ -333,7 +333,7 @@ fn a_state_that_was_lost_is_told() {
     let job = job(&broker, &events, &decisions);
     assert_eq!(job.start(&["--until-end"]).end(), Some(0), "{}", job.log());
     let out = broker.end(&decisions);
-    assert!(out >= 50, "{out}");
+    assert!(out >= 50, "{out}: {}", job.log());
     fs::remove_dir_all(job.folder().join("state")).expect("removed");
     assert_eq!(job.start(&["--until-end"]).end(), Some(1), "{}", job.log());
     let told = job.log();
