@@ -26,6 +26,8 @@ const SPAN_EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Epochs {
     /// The length of an epoch of a live source, in microseconds.
     live: Option<u64>,
+    /// The epoch at which the run began.
+    began: u64,
     /// The least epoch whose work has not been seen to end.
     next: u64,
     /// The epoch that was being read at the last look.
@@ -45,8 +47,18 @@ impl Epochs {
     pub(super) fn new(live: Option<Duration>, first: u64, (run, worker): (Span, usize)) -> Epochs {
         let live = live.map(|interval| (interval.as_micros() as u64).max(1));
         // What ended before the run began is none of its latencies.
-        let next = live.map_or(first, |interval| first.max(now_micros() / interval));
-        Epochs { live, next, reading: first, ended: VecDeque::new(), worker, run, span: None, spanned: None }
+        let began = live.map_or(first, |interval| first.max(now_micros() / interval));
+        Epochs {
+            live,
+            began,
+            next: began,
+            reading: first,
+            ended: VecDeque::new(),
+            worker,
+            run,
+            span: None,
+            spanned: None,
+        }
     }
 
     /// Looks what has ended: `reading` is the epoch that is being read, `frontier` the least one whose work has not ended, none where all
@@ -99,9 +111,9 @@ impl Epochs {
         }
     }
 
-    /// How far a frontier lies behind the wall clock; none where epochs do not follow it, or none has begun.
+    /// How far a frontier lies behind the wall clock; none where epochs do not follow it, or no worker has read yet.
     pub(super) fn delay(&self, frontier: u64) -> Option<Duration> {
-        let interval = self.live.filter(|_| frontier > 0)?;
+        let interval = self.live.filter(|_| frontier >= self.began)?;
         Some(Duration::from_micros(now_micros().saturating_sub(frontier * interval)))
     }
 }
@@ -156,12 +168,14 @@ mod tests {
 
     #[test]
     fn a_frontier_lies_behind_the_clock() {
-        // Goal: the delay of a worker is told in time, and not before there is a frontier.
+        // Goal: the delay of a worker is told in time, and not before anything was read.
         const LONG: Duration = Duration::from_secs(100);
-        let live = epochs(Some(LONG), 0);
+        let mut live = epochs(Some(LONG), 0);
         assert_eq!(live.delay(0), None);
-        let delay = live.delay(live.next - 1).expect("live");
-        assert!((LONG..3 * LONG).contains(&delay), "{delay:?}");
+        assert_eq!(live.delay(live.began - 1), None);
+        live.began -= 2;
+        let delay = live.delay(live.began).expect("live");
+        assert!((2 * LONG..4 * LONG).contains(&delay), "{delay:?}");
         assert_eq!(live.delay(live.next + 5), Some(Duration::ZERO));
     }
 }

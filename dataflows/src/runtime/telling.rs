@@ -137,7 +137,11 @@ impl ReadTelling {
         dead: &BTreeMap<&'static str, u64>,
     ) {
         for chunk in chunks {
-            self.of(chunk.partition);
+            let of = self.of(chunk.partition);
+            if chunk.ended {
+                // What is read to its end holds up nobody, whether its lag was ever known.
+                of.lag = None;
+            }
         }
         for (partition, records) in records {
             self.of(*partition).metrics.read(*records);

@@ -19,7 +19,7 @@ partitions = 2
 [epoch]
 records = 100
 [checkpoint]
-interval_ms = 50
+interval_ms = 1000
 [telemetry]
 otlp = "http://{address}"
 [[feature]]
