@@ -113,7 +113,10 @@ impl Reader for HandOver {
     }
 
     fn lags(&self, each: &mut dyn FnMut(PartitionId, Lag)) {
-        self.live.lags(each);
+        // Before the hand-over nothing is known of it: not caught up.
+        if self.history.is_none() && self.watermark.history_ended() {
+            self.live.lags(each);
+        }
     }
 
     fn caught_up(&self) -> bool {

@@ -234,8 +234,13 @@ impl Opening<'_> {
 
     /// The numbers of the offsets at an end of each partition.
     fn offsets(&self, partitions: &[u32], at: Offset) -> Result<BTreeMap<u32, u64>, SourceError> {
-        let offsets = self.answers(partitions, at)?;
-        Ok(offsets.into_iter().map(|(partition, offset)| (partition, watch::number(offset).unwrap_or(0))).collect())
+        self.until_answered(|timeout| {
+            let answers = watch::ask(self.consumer, &self.options.topic, partitions.iter().copied(), at, timeout)?;
+            // A leader that does not know yet has not answered: to take it for an empty partition would leave its records out.
+            let known = |(partition, offset): (u32, Offset)| Some((partition, watch::number(offset)?));
+            let known: BTreeMap<u32, u64> = answers.into_iter().filter_map(known).collect();
+            Ok((known.len() == partitions.len()).then_some(known))
+        })
     }
 
     /// Where the records of a time begin; a partition without any begins at its end.
