@@ -113,8 +113,8 @@ pub fn measure<R: DeserializeOwned>(program: Program, arguments: &[OsString]) ->
     report(&output)
 }
 
-/// A child that goes on until it is told to stop.
-pub struct Live(Child);
+/// A child that goes on until it is told to stop, or until nobody holds it any more.
+pub struct Live(Option<Child>);
 
 /// How long a child may take to stop: a checkpoint, and what waits for it.
 const STOP_PATIENCE: Duration = Duration::from_secs(120);
@@ -127,18 +127,18 @@ impl Live {
     pub fn start(arguments: &[OsString]) -> anyhow::Result<Live> {
         let mut command = command(Program::Engine, arguments)?;
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        child.map(Live).context("cannot start a run")
+        child.map(|child| Live(Some(child))).context("cannot start a run")
     }
 
     /// Its number among the system's processes.
     #[must_use]
     pub fn id(&self) -> u32 {
-        self.0.id()
+        self.0.as_ref().map_or(0, Child::id)
     }
 
     /// Whether it still runs.
     pub fn runs(&mut self) -> bool {
-        matches!(self.0.try_wait(), Ok(None))
+        self.0.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
     /// Asks it to stop, and waits for its end; gives what it did and what it cost.
@@ -154,11 +154,22 @@ impl Live {
         while self.runs() && asked.elapsed() < STOP_PATIENCE {
             thread::sleep(Duration::from_millis(5));
         }
-        if self.runs() {
-            self.0.kill().context("cannot end a run")?;
+        let mut child = self.0.take().context("a run is stopped once")?;
+        if matches!(child.try_wait(), Ok(None)) {
+            child.kill().context("cannot end a run")?;
         }
         // What it has to say fits into a pipe.
-        report(&self.0.wait_with_output().context("cannot hear what a run says")?)
+        report(&child.wait_with_output().context("cannot hear what a run says")?)
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        // After an error nobody else ends it, and it would go on for ever.
+        if let Some(child) = &mut self.0 {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
     }
 }
 

@@ -95,11 +95,12 @@ pub struct Load {
 }
 
 impl Load {
-    /// A sender of these events.
+    /// A sender of these events, for an engine that knows none of them.
     ///
     /// # Errors
     /// What the client library says.
-    pub fn new(broker: &Broker, topic: &str, pool: Pool) -> anyhow::Result<Load> {
+    pub fn new(broker: &Broker, topic: &str, mut pool: Pool) -> anyhow::Result<Load> {
+        pool.forget();
         let mut config = client(broker);
         config.set("queue.buffering.max.messages", "1000000").set("queue.buffering.max.kbytes", "524288");
         let producer = config.create_with_context(Deliveries::default()).context("cannot open a producer")?;

@@ -181,7 +181,11 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<String>> {
     let broker = Broker::find(options.mock, &repository())?;
     let pool = Pool::new(InputOptions { events: POOL_LINES, users: POOL_USERS, seed: SEED });
     let users = pool.users();
-    let place = Place { folder: options.work.join("latency"), workers: options.workers, pin: !options.no_pin };
+    let place = Place {
+        folder: options.work.join(format!("latency-{}", std::process::id())),
+        workers: options.workers,
+        pin: !options.no_pin,
+    };
     let (rows, pool) = measure_rows(options, &broker, pool, &place)?;
     let readings = measure_backlog(options, &broker, pool, &place)?;
     let checkpoints = costs(&readings);

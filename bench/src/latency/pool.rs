@@ -102,6 +102,11 @@ impl Pool {
         self.held.len()
     }
 
+    /// Begins anew: for an engine that knows none of the users.
+    pub fn forget(&mut self) {
+        self.held.fill(false);
+    }
+
     /// The event with this number, which happened at `time`. Numbers are to be asked for in their order.
     pub fn event(&mut self, number: u64, time: Micros) -> Event<'_> {
         let template = &self.templates[(number % self.templates.len() as u64) as usize];

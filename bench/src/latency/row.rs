@@ -287,7 +287,7 @@ mod tests {
 
     /// A decision on every tenth event, read `late` after the event's time.
     fn seen(times: &Times, late: Duration) -> (Sent, Vec<Seen>) {
-        let deciding: Vec<u64> = (0..3_000).step_by(10).collect();
+        let deciding: Vec<u64> = (0..=3_000).step_by(10).collect();
         let at = |number: u64| times.clock.start + times.schedule.time_of(number.saturating_sub(1)) + late;
         let seen = deciding.iter().map(|number| (*number, at(*number))).collect();
         (Sent { events: 3_001, deciding, ..Sent::default() }, seen)
