@@ -1,10 +1,10 @@
 //! Rows as NDJSON that can be seen as they are made: the lines of a file or a stream in a run with checkpoints.
 //!
-//! A file is appended to; a checkpoint remembers its length, and a run that goes on from it cuts the file there: what came after is made
-//! again. What a stream has said it has said: after a crash it says the lines since the last checkpoint again.
+//! A file is appended to; a checkpoint remembers its length, and a run that goes on from it begins another file with so much of it, in its
+//! place: what came after is made again. What a stream has said it has said: after a crash it says the lines since the last checkpoint again.
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self as std_io, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -50,14 +50,11 @@ impl To {
     fn open(&mut self, position: Option<u64>) -> Result<(), SinkError> {
         let To::File { path, file, existing, bytes } = self else { return Ok(()) };
         create_folder(folder_of(path))?;
-        let mut opened = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .open(&*path)
-            .map_err(io("open", path))?;
-        let length = opened.metadata().map_err(io("open", path))?.len();
+        let found = match fs::metadata(&*path) {
+            Err(error) if error.kind() == std_io::ErrorKind::NotFound => None,
+            found => Some(found.map_err(io("open", path))?),
+        };
+        let length = found.as_ref().map_or(0, fs::Metadata::len);
         if position.is_none() && length > 0 && *existing == Existing::Refuse {
             return Err(io("create", path)(std_io::ErrorKind::AlreadyExists.into()));
         }
@@ -66,11 +63,11 @@ impl To {
             let detail = format!("it has {length} bytes, and a checkpoint says {bytes}");
             return Err(io("go on with", path)(std_io::Error::other(detail)));
         }
-        opened.set_len(*bytes).map_err(io("shorten", path))?;
-        opened.seek(SeekFrom::End(0)).map_err(io("shorten", path))?;
-        opened.sync_all().map_err(io("sync", path))?;
-        sync_folder(folder_of(path))?;
-        *file = Some(opened);
+        *file = Some(match found {
+            // A pipe or a device is what it is.
+            Some(found) if !found.is_file() => OpenOptions::new().write(true).open(&*path).map_err(io("open", path))?,
+            _ => take_over(path, *bytes)?,
+        });
         Ok(())
     }
 
@@ -89,6 +86,25 @@ impl To {
             }
         }
     }
+}
+
+/// Puts another file with the same first bytes in the place of a log. An earlier generation that still runs, or sleeps and will wake up,
+/// goes on with the one that it has open, which nobody sees any more.
+fn take_over(path: &Path, bytes: u64) -> Result<File, SinkError> {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = path.with_file_name(name);
+    if bytes > 0 {
+        fs::copy(path, &new).map_err(io("copy", path))?;
+    }
+    let opened = OpenOptions::new().create(true).truncate(bytes == 0).write(true).open(&new);
+    let mut opened = opened.map_err(io("create", &new))?;
+    opened.set_len(bytes).map_err(io("shorten", &new))?;
+    opened.seek(SeekFrom::End(0)).map_err(io("shorten", &new))?;
+    opened.sync_all().map_err(io("sync", &new))?;
+    fs::rename(&new, path).map_err(io("replace", path))?;
+    sync_folder(folder_of(path))?;
+    Ok(opened)
 }
 
 impl LogSink for NdjsonLog {
@@ -127,8 +143,6 @@ impl LogSink for NdjsonLog {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use whisperer_schemas::{Epoch, Value};
 
     use super::*;
@@ -157,5 +171,24 @@ mod tests {
         let reasons: Vec<bool> = text.lines().map(|line| line.contains("\"again\"")).collect();
         assert_eq!(reasons, [false, true]);
         assert!(open().recover(&[]).is_err(), "a first start refuses a file that is there");
+    }
+
+    #[test]
+    fn who_was_there_before_writes_to_nobody() {
+        // Goal: a writer that wakes up after another has taken over adds nothing to what readers see.
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.ndjson");
+        let open = || NdjsonLog::file(TableSchema::dead_letters(), &path, Existing::Replace);
+        let mut asleep = open();
+        asleep.recover(&[]).unwrap();
+        asleep.write(vec![row("first")]).unwrap();
+        let position = asleep.flush().unwrap();
+        let mut log = open();
+        log.recover(&[position]).unwrap();
+        asleep.write(vec![row("late"), row("late")]).unwrap();
+        log.write(vec![row("second")]).unwrap();
+        asleep.write(vec![row("late")]).unwrap();
+        let text = fs::read_to_string(&path).unwrap();
+        assert_eq!((text.lines().count(), text.contains("late")), (2, false), "{text}");
     }
 }

@@ -231,6 +231,7 @@ pub(super) fn recover_sinks(
     cut: &Cut,
 ) -> Result<(), RunError> {
     if worker == 0 {
+        unless_replaced(&*state.store, start)?;
         for (name, sinks) in TABLES.into_iter().zip(&tables.each) {
             sinks.start_digest(cut.digests.get(name).copied().unwrap_or_default());
         }
@@ -256,6 +257,15 @@ pub(super) fn recover_sinks(
         if let Some(error) = failed {
             return Err(error);
         }
+    }
+    Ok(())
+}
+
+/// A generation that slept since it claimed its turn, and has been replaced meanwhile, must not begin with its outputs.
+fn unless_replaced(store: &dyn StateStore, start: &Start) -> Result<(), RunError> {
+    let history = read_history(store)?;
+    if history.generation() > Some(start.generation) {
+        return Err(RunError::Fenced { number: start.claim + 1, generation: start.generation });
     }
     Ok(())
 }
