@@ -157,11 +157,11 @@ impl TableSchema {
             "`partition:offset` of the causing event; null for a timer",
         ));
         columns.push(Column::required("_epoch", Int, "", "Epoch in which it was made"));
-        columns.push(Column::required(
+        columns.push(Column::optional(
             "_historical",
             Bool,
             "",
-            "True if it was no news when it was made, and nobody got it",
+            "True if it was no news when it was made, and nobody got it; null in rows older than the column",
         ));
         TableSchema { name: "decisions", version: 1, columns, partition_by: Some(6) }
     }

@@ -78,6 +78,7 @@ pub fn sample_row(number: u64) -> Row {
         Value::Null,
         position.map_or(Value::Null, |position| Value::text(position.to_string())),
         Value::Int((number / 10) as i64),
+        Value::Bool(number.is_multiple_of(5)),
     ];
     Row { values, epoch: Epoch(number / 10), position }
 }

@@ -139,6 +139,7 @@ impl Checkpoints {
     /// Takes the cut of the tables once all rows that belong to it have come, and hands it over once its states have.
     fn gather(&mut self, tables: &WorkerTables) -> Result<(), RunError> {
         let mut cuts = self.parts.keyed.borrow_mut();
+        self.parts.reading.hold(!cuts.is_empty() && self.publisher.waiting >= OUTBOXES_MAX);
         // What is committed and not out has to be found among the checkpoints that are kept: a sink that lags holds up the next cut.
         while let Some(keyed) = cuts.front().filter(|_| self.publisher.waiting < OUTBOXES_MAX) {
             if self.cut.is_none() {

@@ -88,6 +88,8 @@ pub(super) struct Shared {
     failed: Rc<RefCell<Option<SourceError>>>,
     /// No epoch up to this one is read any more; the capability goes above it.
     stop_at: Rc<Cell<Option<u64>>>,
+    /// Nothing is read for now.
+    held: Rc<Cell<bool>>,
     /// The stream ends now, whatever the source still holds.
     ended: Rc<Cell<bool>>,
     /// Positions that a checkpoint has committed, for the reader to pass on.
@@ -107,6 +109,11 @@ impl Shared {
     /// Stops reading at the first cut at or after an epoch; the cut can be taken at once.
     pub(super) fn stop_at(&self, epoch: u64) {
         self.stop_at.set(Some(epoch));
+    }
+
+    /// Holds reading up, or lets it go on: rows that wait for a cut that waits for a sink would fill the memory.
+    pub(super) fn hold(&self, held: bool) {
+        self.held.set(held);
     }
 
     /// Ends the stream.
@@ -311,6 +318,9 @@ impl Reading {
 
     /// Whether there is room for more records on their way.
     fn has_room(&mut self, epoch: u64, probe: &Handle<u64>) -> bool {
+        if self.shared.held.get() {
+            return false;
+        }
         if self.pace.live.is_none() {
             return epoch < EPOCHS_IN_FLIGHT_MAX || !probe.less_equal(&(epoch - EPOCHS_IN_FLIGHT_MAX));
         }
