@@ -28,8 +28,10 @@ pub(super) struct Epochs {
     live: Option<u64>,
     /// The epoch at which the run began.
     began: u64,
-    /// The least epoch whose work has not been seen to end.
+    /// The least live epoch that has not been counted.
     next: u64,
+    /// The frontier at the last look.
+    passed: u64,
     /// The epoch that was being read at the last look.
     reading: u64,
     /// Epochs of a bounded source that have ended, and when.
@@ -52,6 +54,7 @@ impl Epochs {
             live,
             began,
             next: began,
+            passed: began,
             reading: first,
             ended: VecDeque::new(),
             worker,
@@ -68,14 +71,10 @@ impl Epochs {
             self.end(reading);
         }
         let frontier = frontier.unwrap_or(reading);
-        if frontier <= self.next {
-            return;
-        }
         match self.live {
             Some(interval) => self.done_live(interval, frontier, done),
             None => self.done_bounded(frontier, done),
         }
-        self.next = frontier;
         if self.span.as_ref().is_some_and(|(epoch, _)| *epoch < frontier) {
             self.span = None;
         }
@@ -95,13 +94,16 @@ impl Epochs {
         self.reading = reading;
     }
 
-    fn done_live(&self, interval: u64, frontier: u64, done: &mut dyn FnMut(Duration)) {
+    fn done_live(&mut self, interval: u64, frontier: u64, done: &mut dyn FnMut(Duration)) {
         let now = now_micros();
-        // A frontier that runs ahead of the clock, to the last cut, has not seen those epochs end.
+        // An epoch counts once the clock has ended it. Its work may have ended before: it is whole as soon as it is read.
         let past = frontier.min(now / interval);
         for epoch in self.next.max(past.saturating_sub(EPOCHS_MAX))..past {
-            done(Duration::from_micros(now.saturating_sub((epoch + 1) * interval)));
+            let behind = now.saturating_sub((epoch + 1) * interval);
+            done(Duration::from_micros(if epoch < self.passed { 0 } else { behind }));
         }
+        self.next = past.max(self.next);
+        self.passed = frontier.max(self.passed);
     }
 
     fn done_bounded(&mut self, frontier: u64, done: &mut dyn FnMut(Duration)) {
@@ -151,6 +153,22 @@ mod tests {
         assert_eq!(latencies(&mut live, began + 5, Some(began + 4)), []);
         let ahead = latencies(&mut live, began + 1_000_000, Some(began + 1_000_000));
         assert!((1..1_000).contains(&ahead.len()), "{}", ahead.len());
+    }
+
+    #[test]
+    fn an_epoch_whose_work_ends_before_its_tick_took_no_time() {
+        // Goal: a worker that is always done with the epoch at hand counts each epoch once the clock has ended it, and none as late.
+        const LONG: Duration = Duration::from_millis(20);
+        let mut live = epochs(Some(LONG), 0);
+        let mut counted = Vec::new();
+        for _ in 0..30 {
+            let next = now_micros() / LONG.as_micros() as u64 + 1;
+            counted.extend(latencies(&mut live, next, Some(next)));
+            std::thread::sleep(LONG / 4);
+        }
+        assert!(counted.len() >= 5, "{counted:?}");
+        let late = counted.iter().filter(|latency| !latency.is_zero()).count();
+        assert!(late * 2 < counted.len(), "{counted:?}");
     }
 
     #[test]

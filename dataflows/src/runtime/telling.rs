@@ -69,6 +69,11 @@ impl Telling {
         self.operations.health.enter(Phase::Stopping);
     }
 
+    /// The worker waits for its sinks, which bound that themselves: for longer, where brokers are away, than the watchdog would.
+    pub(super) fn wait_for_sinks(&self) {
+        self.operations.watchdog.rest(self.local);
+    }
+
     /// A turn of the worker is over; `reading` is the epoch that its reader is at.
     pub(super) fn turn(&mut self, reading: u64, probe: &Handle<u64>, keyed: &KeyedReport) {
         self.operations.watchdog.feed(self.local);

@@ -284,6 +284,7 @@ impl Running {
         }
         self.heed_stop(shared);
         if let Some(checkpoints) = &mut self.checkpoints {
+            self.telling.iter().for_each(Telling::wait_for_sinks);
             checkpoints.turn(&self.tables, &mut self.control)?;
         }
         while let Some(message) = self.control.take() {
