@@ -1,6 +1,7 @@
 //! Brokers that refuse, stall, move and go away while a live job reads from them and writes to them: librdkafka's mock cluster on demand.
 
 use std::{
+    fs,
     sync::OnceLock,
     thread,
     time::{Duration, Instant},
@@ -216,12 +217,12 @@ fn brokers_may_be_slow() {
 
 #[test]
 fn brokers_that_stay_away_end_the_job() {
-    // Goal: brokers that stay away longer than the settings allow end a job with an error that says so, not with a hang; started again when
-    // they are back, it goes on as if nothing had happened.
+    // Goal: brokers that stay away longer than the settings allow end a job that has something to tell them, with an error that says so
+    // and not with a hang; started again when they are back, it goes on as if nothing had happened.
     // The mock shows what an open transaction has written, its number too: in the other delivery this needs a real broker.
     let delivery = "idempotent";
-    let broker = Broker::mock(1);
-    let mock = broker.mock.as_ref().expect("a mock");
+    let (broker, told) = (Broker::mock(1), Broker::mock(1));
+    let mock = told.mock.as_ref().expect("a mock");
     let (topic, feed) = (broker.topic("events"), broker.producer());
     let (first, rest) = all_events().split_at(all_events().len() / 2);
     feed.send(&topic, first);
@@ -229,17 +230,25 @@ fn brokers_that_stay_away_end_the_job() {
     let properties = "\"message.timeout.ms\" = \"1500\"\n\"transaction.timeout.ms\" = \"1500\"";
     let wiring = Wiring { delivery, source: SOURCE, properties };
     let (job, topics) = job(&broker, &topic, &wiring);
+    let path = job.folder().join("job.toml");
+    let mut text = fs::read_to_string(&path).expect("the job");
+    for topic in [&topics.decisions, &topics.profiles, &topics.dead_letters] {
+        mock.create_topic(topic, PARTITIONS, 1).expect("created");
+        let at = |address: &str| format!("brokers = \"{address}\"\ntopic = \"{topic}\"");
+        text = text.replace(&at(&broker.address), &at(&told.address));
+    }
+    fs::write(&path, text).expect("written");
     let mut child = job.start(&[], &[]);
     await_checkpoint(&job, &mut child);
     mock.broker_down(-1).expect("it goes");
+    feed.send(&topic, rest);
+    feed.flush();
     let Ended::Failed(code, log) = job.ended_within(child, PATIENCE) else {
         panic!("{delivery}: it goes on without a broker, or hangs: {}", job.log())
     };
     assert_eq!(code, 1, "{delivery}: {log}");
     assert!(log.contains("are the brokers up"), "{delivery}: {log}");
     mock.broker_up(-1).expect("it comes");
-    feed.send(&topic, rest);
-    feed.flush();
     job.finish(&["--until-end"]);
-    assert_as_undisturbed(&broker, &job, &topics, delivery);
+    assert_as_undisturbed(&told, &job, &topics, delivery);
 }
