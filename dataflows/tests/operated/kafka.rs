@@ -263,7 +263,8 @@ fn assert_numbers(text: &str, decisions: &str) {
         }
     }
     let epochs = sum("whisperer_epoch_latency_seconds_count");
-    assert!(epochs > 100.0 && sum("whisperer_epoch_latency_seconds_sum") > 0.0, "{text}");
+    // A job that keeps up has ended the work of an epoch before the clock ends the epoch, so the sum may be 0.
+    assert!(epochs > 100.0 && sum("whisperer_epoch_latency_seconds_sum") < epochs, "{text}");
     assert!(sum("whisperer_operator_busy_seconds_total{operator=\"ApplyKeyed\"}") > 0.0, "{text}");
     assert!(sum("whisperer_sink_wait_seconds_total") > 0.0, "{text}");
     let (checkpoints, number) = (sum("whisperer_checkpoints_total"), sum("whisperer_checkpoint_number"));
