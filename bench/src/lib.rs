@@ -10,6 +10,7 @@
 //! * [`latency`]: from topic to topic, under a load
 //! * [`state`]: states that do not fit into memory, and starts from a checkpoint
 //! * [`machine`]: where and of what the numbers are
+//! * [`results`]: the files that they go to
 
 pub mod baseline;
 pub mod child;
@@ -18,5 +19,6 @@ pub mod figures;
 pub mod input;
 pub mod latency;
 pub mod machine;
+pub mod results;
 pub mod state;
 pub mod throughput;

@@ -24,6 +24,7 @@ use whisperer_dataflows::cli::grouped;
 use crate::{
     child::{Cost, Live, Program, measure},
     machine::{Machine, commit, load},
+    results,
     throughput::repository,
 };
 
@@ -123,6 +124,8 @@ struct Results<'a> {
 /// # Errors
 /// A run that fails, digests that differ, or a folder that cannot be written.
 pub fn run(options: &Options) -> anyhow::Result<Vec<String>> {
+    // Of the sources as they are at the start: what is measured.
+    let commit = commit(&repository());
     let mut runs = Vec::new();
     if options.users > 0 {
         for memory in [None, Some(options.memory.clone())] {
@@ -136,7 +139,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<String>> {
     }
     let recovery = if options.recovery_users > 0 { Some(recovery(options)?) } else { None };
     println!("{}", table(&runs, recovery.as_ref()));
-    write(options, &runs, &recovery)?;
+    write(options, commit, &runs, &recovery)?;
     let slow = recovery.as_ref().filter(|recovery| options.check && recovery.seconds > RECOVERY_SECONDS_MAX);
     let told = |slow: &Recovery| format!("recovery takes {:.1} s, more than {RECOVERY_SECONDS_MAX}", slow.seconds);
     Ok(slow.map(told).into_iter().collect())
@@ -146,8 +149,8 @@ fn name(whole: &Whole) -> String {
     whole.memory.as_ref().map_or("all states in memory".to_owned(), |memory| format!("at most {memory} of them"))
 }
 
-/// The engagement job with something more in its file.
-fn job(folder: &Path, more: &str) -> anyhow::Result<PathBuf> {
+/// The engagement job with its file changed.
+fn job(folder: &Path, edit: impl FnOnce(String) -> String) -> anyhow::Result<PathBuf> {
     if folder.exists() {
         fs::remove_dir_all(folder).context("cannot remove what an earlier run left")?;
     }
@@ -156,7 +159,7 @@ fn job(folder: &Path, more: &str) -> anyhow::Result<PathBuf> {
     let text = fs::read_to_string(jobs.join("engagement.toml")).context("cannot read the engagement job")?;
     let text = text.replace("\"models/", &format!("\"{}/models/", jobs.display()));
     let path = folder.join("job.toml");
-    fs::write(&path, text + more).context("cannot write a job")?;
+    fs::write(&path, edit(text)).context("cannot write a job")?;
     Ok(path)
 }
 
@@ -171,7 +174,7 @@ fn arguments(job: &Path, folder: &Path, (users, events): (u64, u64), workers: u1
 fn whole(options: &Options, memory: Option<String>) -> anyhow::Result<Whole> {
     let folder = absolute(&options.work.join("state"))?;
     let more = memory.as_ref().map_or(String::new(), |memory| format!("\n[state]\nmemory_bytes_max = \"{memory}\"\n"));
-    let path = job(&folder, &more)?;
+    let path = job(&folder, |text| text + &more)?;
     let load_before = load();
     let arguments = arguments(&path, &folder, (options.users, options.events), options.workers);
     let (report, cost) = measure::<Report>(Program::Engine, &arguments)?;
@@ -185,10 +188,8 @@ fn recovery(options: &Options) -> anyhow::Result<Recovery> {
     let folder = absolute(&options.work.join("recovery"))?;
     let state = folder.join("state");
     let more = format!("\n[server]\nlisten = \"{LISTEN}\"\n\n[checkpoint]\ninterval_ms = 10000\n");
-    let path = job(&folder, &more)?;
-    // A uniform crowd: with so many events all but a few of its users have come up, and the rest is still to come.
-    let text = fs::read_to_string(&path).context("cannot read the job")?;
-    fs::write(&path, text.replacen("[source]\n", "[source]\nzipf = 0.0\n", 1)).context("cannot write a job")?;
+    // A uniform crowd: most of its users have come up when half of so many events are read.
+    let path = job(&folder, |text| text.replacen("[source]\n", "[source]\nzipf = 0.0\n", 1) + &more)?;
     let events = options.recovery_users * 8;
     let mut arguments = arguments(&path, &folder, (options.recovery_users, events), options.workers);
     arguments.extend(["--state".into(), state.clone().into()]);
@@ -275,19 +276,14 @@ fn table(runs: &[Whole], recovery: Option<&Recovery>) -> String {
     format!("{table}\n{recovered}")
 }
 
-fn write(options: &Options, runs: &[Whole], recovery: &Option<Recovery>) -> anyhow::Result<()> {
+fn write(options: &Options, commit: String, runs: &[Whole], recovery: &Option<Recovery>) -> anyhow::Result<()> {
     let Options { users, events, memory, recovery_users, workers, name, .. } = options;
     let command = format!(
         "whisperer-bench state --users {users} --events {events} --memory {memory} --recovery-users {recovery_users} \
          --workers {workers} --name {name}"
     );
-    let commit = commit(&repository());
     let machine = Machine::this();
     let results =
         Results { version: RESULTS_VERSION, name, command, commit, machine, workers: *workers, runs, recovery };
-    let path = options.results.join(format!("{name}.json"));
-    let text = serde_json::to_string_pretty(&results).context("cannot write the results as JSON")?;
-    fs::create_dir_all(&options.results)
-        .and_then(|()| fs::write(&path, text + "\n"))
-        .with_context(|| format!("cannot write the results to \"{}\"", path.display()))
+    results::write(&options.results, name, &results)
 }

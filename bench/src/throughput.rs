@@ -21,6 +21,7 @@ use crate::{
     figures::{Case, Job, RunFigures, Summary, broken_floors, summarize, table},
     input::{InputOptions, cached},
     machine::{Machine, commit, load},
+    results,
 };
 
 /// The input is the same for everybody.
@@ -117,13 +118,7 @@ fn write_results(options: &Options, bench: &Bench<'_>, summary: &[Summary]) -> a
         summary,
         runs: &bench.runs,
     };
-    let path = options.results.join(format!("{}.json", options.name));
-    let text = serde_json::to_string_pretty(&results).context("cannot write the results as JSON")?;
-    fs::create_dir_all(&options.results)
-        .and_then(|()| fs::write(&path, text + "\n"))
-        .with_context(|| format!("cannot write the results to \"{}\"", path.display()))?;
-    eprintln!("results: {}", path.display());
-    Ok(())
+    results::write(&options.results, &options.name, &results)
 }
 
 /// A benchmark under way.

@@ -10,7 +10,7 @@ use whisperer_schemas::{Epoch, PartitionId, Position};
 
 use crate::{
     file::FileSource,
-    source::{Chunk, GlobalWatermark, Lag, Positions, RawRecord, Reader, Source, SourceError},
+    source::{Chunk, GlobalWatermark, Lag, Positions, RawRecord, Reader, Size, Source, SourceError},
 };
 
 /// Files, then a live source.
@@ -38,7 +38,7 @@ impl Source for HistoryThenLive {
         self.history.partitions()
     }
 
-    fn size(&self) -> Option<crate::source::Size> {
+    fn size(&self) -> Option<Size> {
         None
     }
 

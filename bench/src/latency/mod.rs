@@ -22,7 +22,7 @@ pub mod row;
 pub mod saturation;
 pub mod schedule;
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use anyhow::{Context, bail};
 use serde::Serialize;
@@ -30,6 +30,7 @@ use serde::Serialize;
 use crate::{
     input::InputOptions,
     machine::{Machine, commit},
+    results,
     throughput::repository,
 };
 use broker::Broker;
@@ -204,7 +205,7 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<String>> {
         readings: &readings,
         checkpoints: &checkpoints,
     };
-    write_results(options, &results)?;
+    results::write(&options.results, &options.name, &results)?;
     print!("{}\n{}", rows_table(&rows, options.markdown), costs_table(&checkpoints, options.markdown));
     Ok(if options.check { broken_floors(&rows, &checkpoints) } else { Vec::new() })
 }
@@ -262,14 +263,4 @@ fn measure_backlog(options: &Options, broker: &Broker, pool: Pool, place: &Place
     }
     backlog.remove(broker)?;
     Ok(readings)
-}
-
-fn write_results(options: &Options, results: &Results<'_>) -> anyhow::Result<()> {
-    let path = options.results.join(format!("{}.json", options.name));
-    let text = serde_json::to_string_pretty(results).context("cannot write the results as JSON")?;
-    fs::create_dir_all(&options.results)
-        .and_then(|()| fs::write(&path, text + "\n"))
-        .with_context(|| format!("cannot write the results to \"{}\"", path.display()))?;
-    eprintln!("results: {}", path.display());
-    Ok(())
 }
