@@ -59,7 +59,7 @@ pub(super) fn with_record<T>(
 ) -> T {
     let value =
         serde_json::to_vec(&Commit { number, by: by.into() }).expect("numbers and texts always have a JSON form");
-    take(&Message { key: Some(maker.as_bytes()), value: Some(&value), headers: &[], timestamp: None })
+    take(&Message { key: Some(maker.as_bytes()), value: Some(&value), headers: &[] })
 }
 
 /// The last number of each identity. Their transactions must have ended, or been fenced.

@@ -84,7 +84,7 @@ fn advice(code: Code) -> (&'static str, Fault, bool) {
             false,
         ),
         Code::InvalidTimestamp => (
-            "the topic refuses times so far from now: raise its \"message.timestamp.after.max.ms\", or set its \
+            "the clocks of this machine and of the broker are too far apart; set them, or set the topic's \
              \"message.timestamp.type\" to LogAppendTime",
             Fault::User,
             false,

@@ -1,6 +1,6 @@
-//! Rows as messages: which column becomes key, value, header and timestamp.
+//! Rows as messages: which column becomes key, value and header.
 
-use whisperer_schemas::{Micros, Row, TableSchema, row_hash, time::format_micros};
+use whisperer_schemas::{Row, TableSchema, row_hash, time::format_micros};
 
 use super::message::{Header, Message};
 use crate::{error::SinkError, log::Removal, ndjson::Lines};
@@ -26,7 +26,7 @@ const FRAME_BYTES: usize = 512;
 /// The tables that there are topics for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
-    Decisions { id: usize, event_time: usize },
+    Decisions { id: usize },
     Profiles { app_id: usize, user_id: usize, as_of: usize },
     DeadLetters { reason: usize, detail: usize, partition: usize, offset: usize, raw: usize, raw_bytes: usize },
 }
@@ -35,7 +35,7 @@ impl Table {
     fn of(schema: &TableSchema) -> Option<Table> {
         let at = |name| schema.column_index(name);
         Some(match schema.name {
-            "decisions" => Table::Decisions { id: at("decision_id")?, event_time: at("event_time")? },
+            "decisions" => Table::Decisions { id: at("decision_id")? },
             "profiles" => Table::Profiles { app_id: at("app_id")?, user_id: at("user_id")?, as_of: at("as_of")? },
             "dead_letters" => Table::DeadLetters {
                 reason: at("reason")?,
@@ -92,7 +92,7 @@ impl Encoder {
             self.lines.append(row, &mut Vec::new())?;
         }
         match self.table {
-            Table::Decisions { id, event_time } => self.decision(row, id, event_time, take),
+            Table::Decisions { id } => self.decision(row, id, take),
             Table::Profiles { app_id, user_id, as_of } => self.profile(row, app_id, user_id, as_of, take),
             Table::DeadLetters { .. } => self.dead_letter(row, take),
         }
@@ -110,21 +110,19 @@ impl Encoder {
         let key = profile_key(&removal.app_id, &removal.user_id);
         let at = format_micros(removal.at).to_string();
         let headers = [(AS_OF, at.as_bytes()), (ROW_ID, REMOVED.as_bytes())];
-        take(&Message { key: Some(&key), value: None, headers: &headers, timestamp: millis(removal.at) })
+        take(&Message { key: Some(&key), value: None, headers: &headers })
     }
 
     fn decision<T>(
         &self,
         row: &Row,
         id: usize,
-        event_time: usize,
         take: impl FnOnce(&Message<'_, &[Header<'_>]>) -> Result<T, SinkError>,
     ) -> Result<T, SinkError> {
         let id = self.text(row, id)?;
         let value = self.line(row)?;
-        let timestamp = row.values[event_time].as_time().and_then(millis);
         let headers = [(DECISION_ID, id.as_bytes())];
-        take(&Message { key: Some(id.as_bytes()), value: Some(&value), headers: &headers, timestamp })
+        take(&Message { key: Some(id.as_bytes()), value: Some(&value), headers: &headers })
     }
 
     fn profile<T>(
@@ -141,7 +139,7 @@ impl Encoder {
         let time = format_micros(as_of).to_string();
         let id = format!("{:032x}", row_hash(self.lines.schema(), &row.values));
         let headers = [(AS_OF, time.as_bytes()), (ROW_ID, id.as_bytes())];
-        take(&Message { key: Some(&key), value: Some(&value), headers: &headers, timestamp: millis(as_of) })
+        take(&Message { key: Some(&key), value: Some(&value), headers: &headers })
     }
 
     /// The headers are those of Kafka Connect's dead letter queues, all of them text.
@@ -172,7 +170,7 @@ impl Encoder {
         let beside: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 10).sum();
         let room = self.message_bytes_max.saturating_sub(beside + FRAME_BYTES);
         let raw = &raw[..raw.len().min(room)];
-        take(&Message { key: None, value: Some(raw), headers: &headers, timestamp: None })
+        take(&Message { key: None, value: Some(raw), headers: &headers })
     }
 
     fn line(&self, row: &Row) -> Result<Vec<u8>, SinkError> {
@@ -194,9 +192,4 @@ impl Encoder {
 /// The key of a profile: a JSON array of `app_id` and `user_id`.
 pub(super) fn profile_key(app_id: &str, user_id: &str) -> Vec<u8> {
     serde_json::to_vec(&[app_id, user_id]).expect("texts always have a JSON form")
-}
-
-/// Kafka's timestamps begin in 1970; what lies before has none.
-fn millis(time: Micros) -> Option<u64> {
-    u64::try_from(time.div_euclid(1_000)).ok()
 }

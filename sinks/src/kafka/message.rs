@@ -3,7 +3,6 @@
 //! An outbox begins with a byte for the version of its layout. Then comes message after message:
 //!
 //! ```text
-//! timestamp  varint: 0 for none, else milliseconds + 1
 //! key        varint: 0 for none, else length + 1; bytes
 //! value      the same
 //! headers    varint: how many; of each its name and its value: varint length, bytes
@@ -11,7 +10,7 @@
 //! A varint has seven bits a byte, the lowest first, the highest bit telling that more follow.
 
 /// The version of the layout.
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 
 /// What is sent, or was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -20,8 +19,6 @@ pub(super) struct Message<'a, H> {
     /// None makes it a tombstone.
     pub value: Option<&'a [u8]>,
     pub headers: H,
-    /// Milliseconds since the Unix epoch; the time of sending if there is none.
-    pub timestamp: Option<u64>,
 }
 
 /// A header: its name and value.
@@ -32,7 +29,6 @@ pub(super) fn append(message: &Message<'_, &[Header<'_>]>, outbox: &mut Vec<u8>)
     if outbox.is_empty() {
         outbox.push(VERSION);
     }
-    append_varint(message.timestamp.map_or(0, |time| time + 1), outbox);
     for part in [message.key, message.value] {
         append_varint(part.map_or(0, |bytes| bytes.len() as u64 + 1), outbox);
         outbox.extend_from_slice(part.unwrap_or_default());
@@ -62,12 +58,11 @@ impl<'a> Messages<'a> {
     }
 
     fn read(&mut self) -> Option<Message<'a, Vec<Header<'a>>>> {
-        let timestamp = self.varint()?.checked_sub(1);
         let key = self.optional()?;
         let value = self.optional()?;
         let count = self.varint()?;
         let headers = (0..count).map(|_| self.header()).collect::<Option<_>>()?;
-        Some(Message { key, value, headers, timestamp })
+        Some(Message { key, value, headers })
     }
 
     fn optional(&mut self) -> Option<Option<&'a [u8]>> {
@@ -133,14 +128,9 @@ mod tests {
 
     fn samples() -> Vec<Message<'static, &'static [Header<'static>]>> {
         vec![
-            Message { key: Some(b"k"), value: Some(b"{}"), headers: &[("id", b"7"), ("", b"")], timestamp: Some(0) },
-            Message { key: None, value: Some(b""), headers: &[], timestamp: None },
-            Message {
-                key: Some(&[7; 300]),
-                value: None,
-                headers: &[("gr\u{fc}n", &[0, 255])],
-                timestamp: Some(1 << 41),
-            },
+            Message { key: Some(b"k"), value: Some(b"{}"), headers: &[("id", b"7"), ("", b"")] },
+            Message { key: None, value: Some(b""), headers: &[] },
+            Message { key: Some(&[7; 300]), value: None, headers: &[("gr\u{fc}n", &[0, 255])] },
         ]
     }
 
@@ -157,10 +147,8 @@ mod tests {
         let read: Vec<_> = Messages::of(&outbox).unwrap().map(Result::unwrap).collect();
         assert_eq!(read.len(), samples().len());
         for (read, sample) in read.iter().zip(samples()) {
-            let Message { key, value, headers, timestamp } = read;
-            assert_eq!((*key, *value, headers.as_slice(), *timestamp), {
-                (sample.key, sample.value, sample.headers, sample.timestamp)
-            });
+            let Message { key, value, headers } = read;
+            assert_eq!((*key, *value, headers.as_slice()), (sample.key, sample.value, sample.headers));
         }
         assert_eq!(Messages::of(&[]).unwrap().count(), 0);
     }
@@ -170,7 +158,7 @@ mod tests {
     fn bytes_do_not_change() {
         let mut outbox = Vec::new();
         append(&samples()[0], &mut outbox);
-        assert_eq!(outbox, [1, 1, 2, b'k', 3, b'{', b'}', 2, 2, b'i', b'd', 1, b'7', 0, 0]);
+        assert_eq!(outbox, [2, 2, b'k', 3, b'{', b'}', 2, 2, b'i', b'd', 1, b'7', 0, 0]);
     }
 
     /// Goal: an outbox that is cut or of another version is an error, wherever it is cut, and never a shorter list of messages.

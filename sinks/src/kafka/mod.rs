@@ -1,10 +1,12 @@
 //! Tables into Kafka topics.
 //!
 //! ```text
-//! decisions     key decision_id          header decision_id          value JSON   timestamp event_time
-//! profiles      key ["app_id","user_id"] headers as_of, row_id       value JSON   timestamp as_of         null value = removed
+//! decisions     key decision_id          header decision_id          value JSON
+//! profiles      key ["app_id","user_id"] headers as_of, row_id       value JSON   null value = removed
 //! dead_letters  no key                   headers __connect.errors.*  value the record's bytes
 //! ```
+//! Their timestamps are the times of sending, whatever times the rows tell of: a broker forgets what an idempotent producer has written, and
+//! so what it must not take twice, by the timestamps of its messages (`producer.id.expiration.ms`, one day), and removes messages by them.
 //!
 //! [`KafkaLog`] makes rows readable at once and does not repeat, after a crash, what the topic holds already. [`KafkaOutbox`] makes them
 //! readable with a checkpoint, in transactions that record the checkpoint's number in a compacted topic of its own.

@@ -110,7 +110,6 @@ impl Sender {
         let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).headers(owned);
         record.key = message.key;
         record.payload = message.value;
-        record.timestamp = message.timestamp.and_then(|time| i64::try_from(time).ok());
         loop {
             self.check()?;
             match self.producer.send(record) {

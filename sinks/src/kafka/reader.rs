@@ -176,6 +176,5 @@ fn hopeless(error: &KafkaError) -> bool {
 pub(super) fn view<'m>(message: &'m BorrowedMessage<'_>) -> Message<'m, Vec<Header<'m>>> {
     let headers = message.headers().into_iter().flat_map(Headers::iter);
     let headers = headers.map(|header| (header.key, header.value.unwrap_or_default())).collect();
-    let timestamp = message.timestamp().to_millis().and_then(|time| u64::try_from(time).ok());
-    Message { key: message.key(), value: message.payload(), headers, timestamp }
+    Message { key: message.key(), value: message.payload(), headers }
 }
