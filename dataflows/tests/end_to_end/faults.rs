@@ -52,11 +52,15 @@ pub fn expected() -> &'static (Told, Outcome) {
         let feed = broker.producer();
         feed.send(&topic, all_events());
         feed.flush();
-        let (job, topics) =
-            job(&broker, &topic, &Wiring { delivery: "idempotent", source: SOURCE, ..Wiring::default() });
-        job.finish(&["--until-end"]);
-        (Told::read(&broker, &topics), job.outcome())
+        undisturbed(&broker, &topic)
     })
+}
+
+/// What an undisturbed run tells of a topic.
+pub fn undisturbed(broker: &Broker, topic: &str) -> (Told, Outcome) {
+    let (job, topics) = job(broker, topic, &Wiring { delivery: "idempotent", source: SOURCE, ..Wiring::default() });
+    job.finish(&["--until-end"]);
+    (Told::read(broker, &topics), job.outcome())
 }
 
 /// A live job, and where it tells.
@@ -68,8 +72,8 @@ pub struct Live {
 }
 
 impl Live {
-    pub fn start(broker: &Broker, events: &str, delivery: &'static str) -> Live {
-        let (job, topics) = job(broker, events, &Wiring { delivery, source: SOURCE, ..Wiring::default() });
+    pub fn start(broker: &Broker, events: &str, (delivery, properties): (&'static str, &str)) -> Live {
+        let (job, topics) = job(broker, events, &Wiring { delivery, source: SOURCE, properties });
         let process = job.start(&["--workers", "2"], &[]);
         Live { delivery, job, topics, process }
     }
@@ -84,7 +88,8 @@ impl Live {
     }
 
     /// Waits until a checkpoint counts so many decisions, stops it, lets it read the rest, and compares what it has told.
-    pub fn assert_unharmed(mut self, broker: &Broker, decisions: usize) {
+    pub fn assert_unharmed(mut self, broker: &Broker, expected: &(Told, Outcome)) {
+        let decisions = expected.0.decisions.len() / 2;
         let started = Instant::now();
         while (self.job.decisions_committed() as usize) < decisions {
             self.assert_runs("after the faults");
@@ -101,13 +106,12 @@ impl Live {
             Ended::Failed(code, told) => panic!("{delivery}: exit code {code}: {told}"),
         }
         job.finish(&["--until-end"]);
-        assert_as_undisturbed(broker, &job, &topics, delivery);
+        assert_equals(broker, &job, &topics, (expected, delivery));
     }
 }
 
-/// Compares topics, tables and digests with those of the undisturbed run.
-pub fn assert_as_undisturbed(broker: &Broker, job: &Job, topics: &Topics, what: &str) {
-    let (told, outcome) = expected();
+/// Compares topics, tables and digests with those of an undisturbed run.
+fn assert_equals(broker: &Broker, job: &Job, topics: &Topics, ((told, outcome), what): (&(Told, Outcome), &str)) {
     Told::read(broker, topics).assert_equals(told, what);
     job.outcome().assert_equals(outcome, what);
 }
@@ -117,7 +121,7 @@ fn endure(fault: impl Fn(&Mock, &[&str], usize)) {
     let broker = Broker::mock(BROKERS);
     let mock = broker.mock.as_ref().expect("a mock");
     let (topic, feed) = (broker.topic("events"), broker.producer());
-    let mut jobs = DELIVERIES.map(|delivery| Live::start(&broker, &topic, delivery));
+    let mut jobs = DELIVERIES.map(|delivery| Live::start(&broker, &topic, (delivery, "")));
     let mut topics = vec![topic.as_str()];
     let told: Vec<Topics> = jobs.iter().map(|live| live.topics.clone()).collect();
     topics.extend(told.iter().flat_map(|told| [told.decisions.as_str(), &told.profiles, &told.dead_letters]));
@@ -132,9 +136,8 @@ fn endure(fault: impl Fn(&Mock, &[&str], usize)) {
     mock.broker_round_trip_time(-1, Duration::ZERO).expect("quick brokers");
     feed.flush();
     let [one, other] = jobs;
-    let most = expected().0.decisions.len() / 2;
-    one.assert_unharmed(&broker, most);
-    other.assert_unharmed(&broker, most);
+    one.assert_unharmed(&broker, expected());
+    other.assert_unharmed(&broker, expected());
 }
 
 fn await_checkpoint(job: &Job, process: &mut Process) {
@@ -250,5 +253,5 @@ fn brokers_that_stay_away_end_the_job() {
     assert!(log.contains("are the brokers up"), "{delivery}: {log}");
     mock.broker_up(-1).expect("it comes");
     job.finish(&["--until-end"]);
-    assert_as_undisturbed(&told, &job, &topics, delivery);
+    assert_equals(&told, &job, &topics, (expected(), delivery));
 }

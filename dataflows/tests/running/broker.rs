@@ -1,7 +1,7 @@
 //! A broker for jobs that run as processes: a real one, or librdkafka's mock cluster, which listens on a port as any other.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -140,11 +140,13 @@ impl Broker {
             list.add_partition_offset(topic, partition, Offset::Beginning).expect("assignable");
         }
         consumer.assign(&list).expect("assigned");
-        let (mut seen, mut open, started) = (Vec::new(), PARTITIONS, Instant::now());
-        while open > 0 {
+        let (mut seen, started) = (Vec::new(), Instant::now());
+        // A client may tell of an end more than once.
+        let mut open: BTreeSet<i32> = (0..PARTITIONS).collect();
+        while !open.is_empty() {
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => seen.push(Seen::of(&message)),
-                Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
+                Some(Err(KafkaError::PartitionEOF(partition))) => _ = open.remove(&partition),
                 // What passes, passes in time.
                 other => assert!(started.elapsed() < PATIENCE, "the end of \"{topic}\" is not reached: {other:?}"),
             }
