@@ -77,15 +77,31 @@ impl Recent {
         }
     }
 
-    /// The ids with the key clocks at which they were applied, oldest first; `key_clock` is that of the last one.
-    #[must_use]
-    pub fn ids(&self, key_clock: Micros) -> Vec<(u64, Micros)> {
+    /// Hands over the ids with the key clocks at which they were applied, oldest first; `key_clock` is that of the last one.
+    pub fn each(&self, key_clock: Micros, mut take: impl FnMut(u64, Micros)) {
         match self {
-            Recent::None => Vec::new(),
-            Recent::One(id) => vec![(*id, key_clock)],
-            Recent::Few(ids) => ids.iter().collect(),
-            Recent::Many(ids) => ids.order.iter().copied().collect(),
+            Recent::None => {}
+            Recent::One(id) => take(*id, key_clock),
+            Recent::Few(ids) => ids.iter().for_each(|(id, clock)| take(id, clock)),
+            Recent::Many(ids) => ids.order.iter().for_each(|(id, clock)| take(*id, *clock)),
         }
+    }
+
+    /// How many ids there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        match self {
+            Recent::None => 0,
+            Recent::One(_) => 1,
+            Recent::Few(ids) => ids.len(),
+            Recent::Many(ids) => ids.order.len(),
+        }
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The recent ids from what [`Recent::ids`] gave.
@@ -199,6 +215,12 @@ impl Indexed {
 mod tests {
     use super::*;
 
+    fn ids(recent: &Recent, key_clock: Micros) -> Vec<(u64, Micros)> {
+        let mut ids = Vec::new();
+        recent.each(key_clock, |id, clock| ids.push((id, clock)));
+        ids
+    }
+
     #[test]
     fn ids_are_forgotten_at_the_horizon_whatever_their_number() {
         // One id per tick over a horizon of `kept`: the newest `kept` are known, older ones are not.
@@ -210,9 +232,9 @@ mod tests {
             assert!(recent.contains((999 - kept) as u64, 999 - kept, 999));
             assert!(!recent.contains((998 - kept) as u64, 999 - kept, 999));
             assert_eq!(matches!(recent, Recent::Many(_)), kept > SCANNED_MAX as i64);
-            let again = Recent::of(&recent.ids(999));
-            assert_eq!(again.ids(999), recent.ids(999));
-            assert_eq!(recent.ids(999).len() as i64, kept + 1);
+            let again = Recent::of(&ids(&recent, 999));
+            assert_eq!(ids(&again, 999), ids(&recent, 999));
+            assert_eq!(recent.len() as i64, kept + 1);
         }
     }
 
@@ -224,9 +246,9 @@ mod tests {
         assert!(recent.contains(1, 100, 100));
         assert!(!recent.contains(1, 101, 100));
         recent.insert(2, 105, 95, 100);
-        assert_eq!(recent.ids(105), [(1, 100), (2, 105)]);
+        assert_eq!(ids(&recent, 105), [(1, 100), (2, 105)]);
         recent.insert(3, 105, 95, 105);
-        assert_eq!(recent.ids(105), [(1, 100), (2, 105), (3, 105)]);
+        assert_eq!(ids(&recent, 105), [(1, 100), (2, 105), (3, 105)]);
         recent.insert(4, 200, 190, 105);
         assert!(matches!(recent, Recent::One(4)));
         recent.insert(5, 300, 290, 200);

@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
@@ -141,8 +142,9 @@ pub struct Delta {
     /// Whether it holds all states of the worker's key groups, and not only those that changed: everything older is void then. Either all
     /// workers write full deltas at an epoch or none does. A change of layout needs full deltas.
     pub full: bool,
-    /// States that changed since the last checkpoint, sorted by (key group, key); none where the key was removed.
-    pub states: Vec<(KeyHash, Option<Box<[u8]>>)>,
+    /// States that changed since the last checkpoint, sorted by (key group, key); none where the key was removed. Many share a block of
+    /// memory: one of its own for each would be more work than its encoding.
+    pub states: Vec<(KeyHash, Option<Bytes>)>,
     /// Everything else that the worker has to find again, by name.
     pub parts: BTreeMap<String, Vec<u8>>,
     /// Rows that wait for the checkpoint to be committed before they leave, encoded, by sink.

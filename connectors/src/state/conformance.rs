@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
 use whisperer_schemas::{
     Epoch, KeyHash, Micros,
     checkpoint::{Base, Cut, Delta, FileFacts, MANIFEST_VERSION, Manifest},
@@ -75,7 +76,7 @@ pub fn key(group: u64, low: u64) -> KeyHash {
 /// A delta of these states.
 #[must_use]
 pub fn delta(epoch: u64, worker: u32, states: &[(KeyHash, Option<&[u8]>)]) -> Delta {
-    let mut states: Vec<_> = states.iter().map(|(key, state)| (*key, state.map(Box::from))).collect();
+    let mut states: Vec<_> = states.iter().map(|(key, state)| (*key, state.map(Bytes::copy_from_slice))).collect();
     states.sort_by_key(|(key, _)| (key.group(), *key));
     let parts = BTreeMap::from([("timers".into(), epoch.to_le_bytes().to_vec())]);
     let outbox = BTreeMap::from([("decisions".into(), vec![worker as u8; 3])]);
@@ -190,7 +191,7 @@ fn check_layouts(store: &dyn StateStore, merged: &Model, key: KeyHash) {
     let before = write(store, &delta(125, 0, &[(key, Some(b"old")), (self::key(1, 1), Some(b"old"))]));
     let full = write(store, &Delta { full: true, ..changed.clone() });
     let after =
-        Delta { epoch: Epoch(140), states: vec![(self::key(2, 2), Some(Box::from(b"new".as_slice())))], ..changed };
+        Delta { epoch: Epoch(140), states: vec![(self::key(2, 2), Some(Bytes::from_static(b"new")))], ..changed };
     let after = write(store, &after);
     store.merge(&[before, full, after], Epoch(140)).expect("merged");
     assert_eq!(base_model(store), Model::from([(key, b"two".to_vec()), (self::key(2, 2), b"new".to_vec())]));

@@ -6,6 +6,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use whisperer_schemas::{
     KeyHash, SchemaError,
     checkpoint::{
@@ -235,7 +236,7 @@ impl DeltaFile {
         let mut delta = self.rest()?;
         delta.states.reserve_exact(self.index.states() as usize);
         for block in &self.index.blocks {
-            self.block(block, &mut |key, state| delta.states.push((key, state.map(Box::from))))?;
+            self.block(block, &mut |key, state| delta.states.push((key, state.map(Bytes::copy_from_slice))))?;
         }
         Ok(delta)
     }

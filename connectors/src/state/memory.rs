@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
+use bytes::Bytes;
 use whisperer_schemas::{
     Epoch, KeyHash, SchemaError,
     checkpoint::{Base, Checksum, Cut, Delta, FileFacts, Manifest},
@@ -18,7 +19,7 @@ use super::{
 };
 
 /// States by key group and key.
-type ByKey = BTreeMap<(u64, KeyHash), Option<Box<[u8]>>>;
+type ByKey = BTreeMap<(u64, KeyHash), Option<Bytes>>;
 
 /// A store in memory; clones are the same store.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +86,7 @@ fn head_of(delta: &Delta) -> StatesHead {
     StatesHead { epoch: delta.epoch, layout, full: delta.full, empty: delta.states.is_empty() }
 }
 
-fn by_key(delta: &Delta) -> impl Iterator<Item = ((u64, KeyHash), Option<Box<[u8]>>)> {
+fn by_key(delta: &Delta) -> impl Iterator<Item = ((u64, KeyHash), Option<Bytes>)> {
     delta.states.iter().map(|(key, state)| ((key.group(), *key), state.clone()))
 }
 

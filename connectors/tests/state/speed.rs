@@ -3,6 +3,7 @@
 
 use std::{env, time::Instant};
 
+use bytes::Bytes;
 use whisperer_connectors::state::{
     FolderStore, Loading, Role, StateStore,
     conformance::{Random, manifest},
@@ -22,7 +23,7 @@ fn key(number: u64) -> KeyHash {
 }
 
 /// What a sparse state takes.
-fn state(number: u64, epoch: u64) -> Box<[u8]> {
+fn state(number: u64, epoch: u64) -> Bytes {
     let mut random = Random(number ^ (epoch << 40));
     (0..50 + random.below(20)).map(|_| random.below(256) as u8).collect()
 }
@@ -86,7 +87,7 @@ fn cold_states_come_and_go_quickly() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = RocksCold::open(folder.path(), 0, 0).unwrap();
     let count = states();
-    let cold = |number: u64, due: i64| ColdState { key: key(number), due, bytes: state(number, 1) };
+    let cold = |number: u64, due: i64| ColdState { key: key(number), due, bytes: Box::from(&*state(number, 1)) };
     let began = Instant::now();
     for from in (0..count).step_by(10_000) {
         store.put((from..count.min(from + 10_000)).map(|number| cold(number, number as i64)).collect()).unwrap();

@@ -62,12 +62,11 @@ pub(super) fn encode(engine: &Engine, layout: &StateLayout, state: &KeyState, ou
     number(out, state.disarmed);
     text(out, engine.apps.get(state.app));
     text(out, &state.user_id);
-    let recent = state.recent.ids(state.key_clock);
-    number(out, recent.len() as u64);
-    for (id, clock) in recent {
+    number(out, state.recent.len() as u64);
+    state.recent.each(state.key_clock, |id, clock| {
         out.extend_from_slice(&id.to_le_bytes());
         number(out, zigzag(state.key_clock.wrapping_sub(clock)));
-    }
+    });
     encode_cells(engine, layout, state.cells.words(), out);
 }
 
@@ -92,6 +91,10 @@ fn encode_cells(engine: &Engine, layout: &StateLayout, words: &[u64], out: &mut 
             if of.text && at + 1 == cell.len() { text(out, engine.texts.get(*value as u32)) } else { word(out, *value) }
         }
         cells += 1;
+    }
+    if cells < 0x80 {
+        out[count_at] = cells as u8;
+        return;
     }
     let mut count = Vec::with_capacity(2);
     number(&mut count, cells);

@@ -10,6 +10,7 @@
 //! anything else                  nothing to do
 //! ```
 
+use bytes::{Bytes, BytesMut};
 use hashbrown::HashSet;
 use whisperer_schemas::KeyHash;
 
@@ -17,7 +18,10 @@ use super::{BLOCK, Engine, KeyState, codec};
 use crate::job::CompiledJob;
 
 /// States of a cut, encoded.
-pub type EncodedStates = Vec<(KeyHash, Option<Box<[u8]>>)>;
+pub type EncodedStates = Vec<(KeyHash, Option<Bytes>)>;
+
+/// Bytes of a block that encoded states share.
+const BLOCK_BYTES: usize = 64 << 10;
 
 /// The stamp of a state that is in no list.
 pub(super) const CLEAN: u16 = 0;
@@ -32,6 +36,8 @@ pub(super) struct Cuts {
     pending: Vec<u32>,
     encoded: EncodedStates,
     buffer: Vec<u8>,
+    /// What is left of a block.
+    block: BytesMut,
     /// The same of states that are cold.
     pub(super) dirty_cold: HashSet<KeyHash>,
     pub(super) pending_cold: HashSet<KeyHash>,
@@ -45,6 +51,7 @@ impl Default for Cuts {
             pending: Vec::new(),
             encoded: Vec::new(),
             buffer: Vec::new(),
+            block: BytesMut::new(),
             dirty_cold: HashSet::new(),
             pending_cold: HashSet::new(),
         }
@@ -77,14 +84,16 @@ impl Cuts {
         if state.stamp == self.before() {
             self.buffer.clear();
             codec::encode(engine, &job.state_layout, state, &mut self.buffer);
-            self.encoded.push((state.key, Some(self.buffer.as_slice().into())));
             state.stamp = CLEAN;
+            let bytes = shared(&mut self.block, &self.buffer);
+            self.encoded.push((state.key, Some(bytes)));
         }
     }
 
     /// Takes a state of the cut that is encoded already.
     pub(super) fn push(&mut self, key: KeyHash, bytes: &[u8]) {
-        self.encoded.push((key, Some(bytes.into())));
+        let bytes = shared(&mut self.block, bytes);
+        self.encoded.push((key, Some(bytes)));
     }
 
     /// Begins a cut; the one before must be complete. True if the stamps have come around: every state must be made clean then, the
@@ -136,4 +145,13 @@ impl Cuts {
     pub(super) fn bytes(&self) -> usize {
         (self.dirty.capacity() + self.pending.capacity()) * size_of::<u32>()
     }
+}
+
+/// The bytes, in a block.
+fn shared(block: &mut BytesMut, bytes: &[u8]) -> Bytes {
+    if block.capacity() < bytes.len() {
+        *block = BytesMut::with_capacity(BLOCK_BYTES.max(bytes.len()));
+    }
+    block.extend_from_slice(bytes);
+    block.split().freeze()
 }

@@ -404,7 +404,8 @@ impl Delta {
         let index = DeltaIndex::decode(header, index, trailer)?;
         let mut delta = Delta::from_head(&index.head);
         for block in &index.blocks {
-            let each = &mut |key, state: Option<&[u8]>| delta.states.push((key, state.map(Box::from)));
+            let each =
+                &mut |key, state: Option<&[u8]>| delta.states.push((key, state.map(::bytes::Bytes::copy_from_slice)));
             block.states(part(&block.range), each)?;
         }
         for section in &index.sections {

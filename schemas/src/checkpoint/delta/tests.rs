@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use ::bytes::Bytes;
 use proptest::prelude::*;
 
 use super::*;
 
 /// States, sorted as a delta wants them.
-fn sorted(states: BTreeMap<u128, Option<Vec<u8>>>) -> Vec<(KeyHash, Option<Box<[u8]>>)> {
-    let mut states: Vec<_> = states.into_iter().map(|(key, state)| (KeyHash(key), state.map(Box::from))).collect();
+fn sorted(states: BTreeMap<u128, Option<Vec<u8>>>) -> Vec<(KeyHash, Option<Bytes>)> {
+    let mut states: Vec<_> = states.into_iter().map(|(key, state)| (KeyHash(key), state.map(Bytes::from))).collect();
     states.sort_by_key(|(key, _)| (key.group(), *key));
     states
 }
@@ -103,7 +104,7 @@ fn a_block_holds_one_group_and_not_much() {
     assert!(index.group(3).is_empty());
 }
 
-fn states() -> impl Strategy<Value = Vec<(KeyHash, Option<Box<[u8]>>)>> {
+fn states() -> impl Strategy<Value = Vec<(KeyHash, Option<Bytes>)>> {
     let state = prop::option::of(prop::collection::vec(any::<u8>(), 0..300));
     // Few groups and low keys besides any: neighbours and full groups.
     let key = prop_oneof![any::<u128>(), (0..3_u128, 0..9_u128).prop_map(|(group, low)| (group << 64) | low)];
