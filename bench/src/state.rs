@@ -49,9 +49,13 @@ pub struct Options {
     /// Users of the runs under a budget; 0 leaves them out.
     #[arg(long, default_value_t = 10_000_000)]
     pub users: u64,
-    /// Their events.
+    /// Their events: with two for each user, seven users in eight come up.
     #[arg(long, default_value_t = 20_000_000)]
     pub events: u64,
+    /// Exponent of the Zipf distribution of their activity; 0 makes all alike, so that hardly any state is still in memory when its user
+    /// comes again: the worst case.
+    #[arg(long, default_value_t = 0.0)]
+    pub zipf: f64,
     /// The budget.
     #[arg(long, default_value = "1GiB")]
     pub memory: String,
@@ -174,7 +178,8 @@ fn arguments(job: &Path, folder: &Path, (users, events): (u64, u64), workers: u1
 fn whole(options: &Options, memory: Option<String>) -> anyhow::Result<Whole> {
     let folder = absolute(&options.work.join("state"))?;
     let more = memory.as_ref().map_or(String::new(), |memory| format!("\n[state]\nmemory_bytes_max = \"{memory}\"\n"));
-    let path = job(&folder, |text| text + &more)?;
+    let path =
+        job(&folder, |text| text.replacen("[source]\n", &format!("[source]\nzipf = {:?}\n", options.zipf), 1) + &more)?;
     let load_before = load();
     let arguments = arguments(&path, &folder, (options.users, options.events), options.workers);
     let (report, cost) = measure::<Report>(Program::Engine, &arguments)?;
@@ -277,9 +282,9 @@ fn table(runs: &[Whole], recovery: Option<&Recovery>) -> String {
 }
 
 fn write(options: &Options, commit: String, runs: &[Whole], recovery: &Option<Recovery>) -> anyhow::Result<()> {
-    let Options { users, events, memory, recovery_users, workers, name, .. } = options;
+    let Options { users, events, zipf, memory, recovery_users, workers, name, .. } = options;
     let command = format!(
-        "whisperer-bench state --users {users} --events {events} --memory {memory} --recovery-users {recovery_users} \
+        "whisperer-bench state --users {users} --events {events} --zipf {zipf} --memory {memory} --recovery-users {recovery_users} \
          --workers {workers} --name {name}"
     );
     let machine = Machine::this();
