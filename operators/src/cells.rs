@@ -246,6 +246,7 @@ pub(crate) fn slot_in(word: u64) -> usize {
 }
 
 /// The first word of a cell.
+#[inline]
 pub(crate) fn first_word(slot: usize, pane: i64, low: u64) -> u64 {
     cell_key(slot, pane) << LOW_BITS | low & LOW_MAX
 }

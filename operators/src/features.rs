@@ -5,7 +5,7 @@
 use whisperer_schemas::time::{DAY, MINUTE, Micros};
 
 use crate::{
-    cells::{Layout, SlotKind, count_of, decay_factor, floor_div, pane_of, session_of},
+    cells::{Layout, SlotKind, count_of, decay_factor, first_word, floor_div, pane_of, session_of},
     spec::days,
     window::Window,
 };
@@ -136,17 +136,33 @@ impl<'a> CellsView<'a> {
 
     /// A slot's cells inside a window as of `now`, oldest first.
     #[inline]
-    pub fn within(
-        &self,
-        slot: usize,
-        window: Option<Window>,
-        now: Micros,
-    ) -> impl Iterator<Item = &'a [u64]> + use<'a> {
-        let oldest = window.map_or(i64::MIN, |window| {
+    pub fn within(&self, slot: usize, window: Option<Window>, now: Micros) -> std::slice::ChunksExact<'a, u64> {
+        self.words_within(slot, window, now).chunks_exact(self.layout.width(slot))
+    }
+
+    /// What the cells of a slot of counts come to inside a window as of `now`.
+    #[inline]
+    #[must_use]
+    pub fn count_within(&self, slot: usize, window: Option<Window>, now: Micros) -> u64 {
+        // A count has no word but its first.
+        self.words_within(slot, window, now).iter().map(|word| count_of(*word)).sum()
+    }
+
+    #[inline]
+    fn words_within(&self, slot: usize, window: Option<Window>, now: Micros) -> &'a [u64] {
+        let mut words = &self.words[self.starts[slot] as usize..self.starts[slot + 1] as usize];
+        if let Some(window) = window
+            && !words.is_empty()
+        {
             let (oldest, kept) = (window.oldest(window.pane_of(now)), self.layout.slots()[slot].pane);
-            if kept == window.pane { oldest } else { floor_div(oldest * window.pane, kept) }
-        });
-        self.cells(slot).skip_while(move |cell| pane_of(cell[0]) < oldest)
+            let oldest = if kept == window.pane { oldest } else { floor_div(oldest * window.pane, kept) };
+            // Cells are in the order of their first words, and one without a count is the least of its pane.
+            let least = first_word(slot, oldest, 0);
+            while words.first().is_some_and(|first| *first < least) {
+                words = &words[self.layout.width(slot)..];
+            }
+        }
+        words
     }
 }
 
@@ -174,7 +190,7 @@ impl Feature {
     fn number(&self, cells: CellsView<'_>, now: Micros) -> f64 {
         let within = |slot| cells.within(slot, self.window, now);
         let payloads = |slot| within(slot).map(|cell| f64::from_bits(cell[1]));
-        let count = |slot| within(slot).map(|cell| count_of(cell[0])).sum::<u64>() as f64;
+        let count = |slot| cells.count_within(slot, self.window, now) as f64;
         match self.read {
             Read::Count { slot } => count(slot),
             Read::Rate { slot } => {
@@ -186,8 +202,8 @@ impl Feature {
             Read::Min { slot } => payloads(slot).fold(f64::NAN, f64::min),
             Read::Max { slot } => payloads(slot).fold(f64::NAN, f64::max),
             Read::Last { .. } | Read::First { .. } => self.extreme(cells, now).map_or(f64::NAN, f64::from_bits),
-            Read::Distinct { slot } => within(slot).count() as f64,
-            Read::Recency { slot } => within(slot).last().map_or(f64::NAN, |cell| days(now - cell[1] as Micros)),
+            Read::Distinct { slot } => within(slot).len() as f64,
+            Read::Recency { slot } => within(slot).next_back().map_or(f64::NAN, |cell| days(now - cell[1] as Micros)),
             Read::Streak { slot } => {
                 let kept = cells.layout.slots()[slot].pane;
                 let day =
@@ -216,7 +232,7 @@ impl Feature {
     /// The value of the pane that `last` or `first` is in: panes are ordered, and hold their own extreme.
     fn extreme(&self, cells: CellsView<'_>, now: Micros) -> Option<u64> {
         match self.read {
-            Read::Last { slot } => cells.within(slot, self.window, now).last().map(|cell| cell[2]),
+            Read::Last { slot } => cells.within(slot, self.window, now).next_back().map(|cell| cell[2]),
             Read::First { slot } => cells.within(slot, self.window, now).next().map(|cell| cell[2]),
             _ => None,
         }

@@ -89,7 +89,6 @@ pub(crate) struct Engine {
     pub(crate) apps: Interner,
     pub(crate) values: Values,
     pub(crate) counts: Counts,
-    pub(crate) all_features: Vec<usize>,
     /// Triggers whose edge is set silently where a key has not been evaluated since the job changed, as bits.
     silent: u64,
     /// By trigger, until when it is suppressed because a window that it reads has not filled; empty where none is.
@@ -113,7 +112,6 @@ impl Keys {
         };
         let engine = Engine {
             values: Values::new(&job),
-            all_features: (0..job.features.len()).collect(),
             texts: Interner::default(),
             apps: Interner::default(),
             silent: 0,
@@ -223,7 +221,7 @@ impl Keys {
             }
             let at = at as u32;
             Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
-                .profile(watermark, true);
+                .profile(watermark, false, true);
         }
         (until < places).then_some(until)
     }
@@ -400,7 +398,7 @@ impl Turn<'_> {
         }
         if boundary(snapshot.full_every) || (self.state.changed && boundary(snapshot.every)) {
             self.engine.counts.snapshots += 1;
-            self.profile(due, false);
+            self.profile(due, evaluates, false);
             self.state.changed = false;
         }
         self.schedule();
@@ -498,8 +496,11 @@ impl Turn<'_> {
         }
     }
 
-    fn profile(&mut self, now: Micros, last: bool) {
+    /// Writes a profile row; `evaluated` says that the features of conditions have been read as of `now`.
+    fn profile(&mut self, now: Micros, evaluated: bool, last: bool) {
         self.find_starts();
+        let features = if evaluated { &self.job.other_features } else { &self.job.all_features };
+        self.engine.read(self.job, features, self.state, now);
         let moment = Moment { now, epoch: self.epoch };
         let row = rows::profile(self.job, self.engine, self.state, moment, last);
         self.outputs.profiles.push(row);

@@ -37,7 +37,8 @@ pub(crate) fn decision(
     (trigger, ordinal): (usize, u32),
     cause: Cause<'_>,
 ) -> Row {
-    engine.fill(job, state, moment.now, &job.steps);
+    engine.read(job, &job.all_features, state, moment.now);
+    engine.compute(job, state, &job.steps);
     let trigger = &job.triggers[trigger];
     let (cause, position) = match cause {
         Cause::Event(record) => (record.event_id.clone(), Some(position(record))),
@@ -64,10 +65,10 @@ pub(crate) fn decision(
     Row { values, epoch: moment.epoch, position }
 }
 
-/// The row of a profile as of an instant; the last one tells of triggers and timers too.
+/// The row of a profile as of an instant, all features having been read; the last one tells of triggers and timers too.
 pub(crate) fn profile(job: &CompiledJob, engine: &mut Engine, state: &KeyState, moment: Moment, last: bool) -> Row {
     // The stage shown, and read by scores, is that of the last evaluation.
-    engine.fill(job, state, moment.now, &job.score_steps);
+    engine.compute(job, state, &job.score_steps);
     let mut values = Vec::with_capacity(job.profiles.columns.len());
     values.extend([
         Value::Time(moment.now),
@@ -90,11 +91,8 @@ fn position(record: &Record) -> Position {
 }
 
 impl Engine {
-    /// Reads all features and computes `steps` from them, the key's stage being given.
-    fn fill(&mut self, job: &CompiledJob, state: &KeyState, now: Micros, steps: &[Step]) {
-        let features = std::mem::take(&mut self.all_features);
-        self.read(job, &features, state, now);
-        self.all_features = features;
+    /// Computes `steps` from what was read, the key's stage being given.
+    fn compute(&mut self, job: &CompiledJob, state: &KeyState, steps: &[Step]) {
         self.values.set_stage(state.stage);
         self.values.compute(job, steps, &self.texts);
     }

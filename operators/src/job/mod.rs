@@ -72,6 +72,10 @@ pub struct CompiledJob {
     pub condition_steps: Vec<Step>,
     /// The features that a stage or a trigger needs, through scores too.
     pub condition_features: Vec<usize>,
+    /// The features that only rows show.
+    pub other_features: Vec<usize>,
+    /// All features.
+    pub all_features: Vec<usize>,
     /// The timers that a state asks for.
     pub asks: Asks,
     /// The table of decisions.
@@ -184,6 +188,7 @@ impl CompiledJob {
         }
         let state_layout = StateLayout::new(spec, &slots, &features.lanes, &names.stages);
         let columns = job_columns(spec, &features.features, &scores);
+        let condition_features = conditions.reads.features();
         Ok(CompiledJob {
             name: spec.name.clone(),
             version: spec.version,
@@ -195,6 +200,8 @@ impl CompiledJob {
             state_layout,
             firings,
             lane_slots: features.lane_slots,
+            all_features: (0..features.features.len()).collect(),
+            other_features: (0..features.features.len()).filter(|at| !condition_features.contains(at)).collect(),
             features: features.features,
             scores,
             stages: conditions.stages,
@@ -203,7 +210,7 @@ impl CompiledJob {
             score_steps: conditions.steps.iter().copied().filter(|step| *step != Step::Stage).collect(),
             steps: conditions.steps,
             condition_steps: conditions.condition_steps,
-            condition_features: conditions.reads.features(),
+            condition_features,
             asks,
             decisions: Arc::new(TableSchema::decisions(columns.clone())),
             profiles: Arc::new(TableSchema::profiles(columns)),

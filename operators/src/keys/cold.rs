@@ -191,7 +191,7 @@ impl Keys {
             // No place has this number, so nothing is kept under it.
             let at = u32::MAX;
             Turn { job: &job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
-                .profile(watermark, true);
+                .profile(watermark, false, true);
         }
         Ok(if states.len() == limit { states.last().map(|state| state.key) } else { None })
     }
