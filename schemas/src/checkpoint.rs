@@ -22,8 +22,8 @@ use crate::{Digest, Epoch, KeyHash, Micros};
 
 pub mod delta;
 
-/// The version of manifests.
-pub const MANIFEST_VERSION: u32 = 1;
+/// The version of manifests. Since 2 they may list [`Cut::rows`], which a reader must not pass over.
+pub const MANIFEST_VERSION: u32 = 2;
 
 /// One entry of the sequence of manifests.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -69,6 +69,9 @@ pub struct Cut {
     pub base: Base,
     /// Delta files that come on top of the base, by epoch, oldest first.
     pub deltas: Vec<FileFacts>,
+    /// Delta files with rows that are in no file of their table yet, oldest first. Their states may be in the base.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rows: Vec<FileFacts>,
     /// Files that sinks have staged for this checkpoint, as the sinks describe them, by sink.
     pub staged: BTreeMap<String, Vec<String>>,
     /// What sinks need to go on, by sink and, where each has its own, worker.

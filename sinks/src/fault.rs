@@ -68,6 +68,15 @@ impl<S: TableSink> TableSink for FaultyTable<S> {
         self.inner.stage(facts)
     }
 
+    fn hold(&mut self, hold: bool) {
+        self.inner.hold(hold);
+    }
+
+    fn held(&mut self) -> Result<Option<Vec<u8>>, SinkError> {
+        self.step(Failing::Stage)?;
+        self.inner.held()
+    }
+
     fn publish(&mut self, staged: &[StagedFile]) -> Result<Vec<WrittenFile>, SinkError> {
         self.step(Failing::Publish)?;
         self.inner.publish(staged)

@@ -42,24 +42,64 @@ const PLACE: &str = "<outbox>";
 /// # Errors
 /// A row that does not fit the table.
 pub fn rows_to_bytes(schema: &TableSchema, rows: &[Row]) -> Result<Vec<u8>, SinkError> {
-    if rows.is_empty() {
-        return Ok(Vec::new());
-    }
-    let mut bytes = MAGIC.to_vec();
-    bytes.push(OUTBOX_VERSION);
-    let failed = |error: ParquetError| parquet("write", Path::new(PLACE), schema.name)(error);
-    let properties = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::default()))
-        .set_statistics_enabled(EnabledStatistics::None)
-        .build();
-    let mut writer = ArrowWriter::try_new(Vec::new(), schema.to_arrow(), Some(properties)).map_err(failed)?;
+    let mut writer = RowsWriter::new(schema.name);
     for rows in rows.chunks(BATCH_ROWS) {
         let batch = rows_to_batch(schema, rows);
-        let batch = batch.map_err(|source| SinkError::Rows { table: schema.name.into(), source })?;
-        writer.write(&batch).map_err(failed)?;
+        writer.write(&batch.map_err(|source| SinkError::Rows { table: schema.name.into(), source })?)?;
     }
-    bytes.extend(writer.into_inner().map_err(failed)?);
-    Ok(bytes)
+    writer.finish()
+}
+
+/// Encodes rows that come batch by batch.
+pub(crate) struct RowsWriter {
+    table: &'static str,
+    /// None before the first row.
+    writer: Option<ArrowWriter<Vec<u8>>>,
+}
+
+impl RowsWriter {
+    /// A writer of a table's rows that has none yet.
+    pub(crate) fn new(table: &'static str) -> RowsWriter {
+        RowsWriter { table, writer: None }
+    }
+
+    /// Adds rows. All batches have the same columns.
+    pub(crate) fn write(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
+        let writer = match &mut self.writer {
+            Some(writer) => writer,
+            none => {
+                let writer = ArrowWriter::try_new(begin(), batch.schema(), Some(properties()));
+                none.insert(writer.map_err(failed(self.table))?)
+            }
+        };
+        writer.write(batch).map_err(failed(self.table))
+    }
+
+    /// Roughly the memory that it takes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.writer.as_ref().map_or(0, |writer| writer.bytes_written() + writer.memory_size())
+    }
+
+    /// What is encoded; no bytes for no rows.
+    pub(crate) fn finish(self) -> Result<Vec<u8>, SinkError> {
+        self.writer.map_or(Ok(Vec::new()), |writer| writer.into_inner().map_err(failed(self.table)))
+    }
+}
+
+/// What stands before the Parquet file, whose offsets count from its own beginning.
+fn begin() -> Vec<u8> {
+    [MAGIC, &[OUTBOX_VERSION]].concat()
+}
+
+fn properties() -> WriterProperties {
+    WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::default()))
+        .set_statistics_enabled(EnabledStatistics::None)
+        .build()
+}
+
+fn failed(table: &'static str) -> impl FnOnce(ParquetError) -> SinkError {
+    parquet("write", Path::new(PLACE), table)
 }
 
 /// The rows that [`rows_to_bytes`] encoded, now or in an earlier version of the job.

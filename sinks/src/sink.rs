@@ -26,6 +26,22 @@ pub trait TableSink: Send {
     /// A file that cannot be written; then nothing of it becomes visible.
     fn stage(&mut self, facts: &CommitFacts) -> Result<Vec<StagedFile>, SinkError>;
 
+    /// Says whether rows from now on are kept for [`TableSink::held`] too. Called where nothing was written since the last commit, or since
+    /// the last call of [`TableSink::held`]. A sink without files has nothing to hold.
+    fn hold(&mut self, hold: bool) {
+        let _ = hold;
+    }
+
+    /// In place of [`TableSink::stage`], where files are to grow beyond this checkpoint: the rows written since the last call of either, for
+    /// the checkpoint to keep ([`crate::bytes_to_rows`]); no bytes for no rows. None where rows are not held, or are worth files by now:
+    /// then they are to be staged.
+    ///
+    /// # Errors
+    /// Those of [`TableSink::write`].
+    fn held(&mut self) -> Result<Option<Vec<u8>>, SinkError> {
+        Ok(None)
+    }
+
     /// Makes what was staged visible.
     ///
     /// # Errors
@@ -49,6 +65,14 @@ impl<S: TableSink + ?Sized> TableSink for Box<S> {
 
     fn stage(&mut self, facts: &CommitFacts) -> Result<Vec<StagedFile>, SinkError> {
         (**self).stage(facts)
+    }
+
+    fn hold(&mut self, hold: bool) {
+        (**self).hold(hold);
+    }
+
+    fn held(&mut self) -> Result<Option<Vec<u8>>, SinkError> {
+        (**self).held()
     }
 
     fn publish(&mut self, staged: &[StagedFile]) -> Result<Vec<WrittenFile>, SinkError> {

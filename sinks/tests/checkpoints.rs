@@ -7,9 +7,10 @@ use std::{collections::BTreeMap, fs, path::Path};
 use tempfile::TempDir;
 use whisperer_schemas::{Digest, row_hash};
 use whisperer_sinks::{
-    Existing, Lake, LakeOptions, RunId, RunManifest, SinkError, TableLog, TableSink,
+    Existing, Lake, LakeOptions, RunId, RunManifest, SinkError, TableLog, TableSink, bytes_to_rows,
     conformance::{sample_facts, sample_row, sample_schema},
     digest_of_table, manifest,
+    parquet::ROW_GROUP_ROWS_MAX,
 };
 
 use checkpointed::{Generation, JOB, Job, assert_rows, files_below, logs};
@@ -303,4 +304,57 @@ fn names_below(folder: &Path) -> BTreeMap<String, usize> {
         *names.entry(path.file_name().unwrap_or_default().to_string_lossy().into_owned()).or_default() += 1;
     }
     names
+}
+
+/// Goal: what checkpoints keep of a table whose files grow on, and the rows after the last of them, are together the rows that are staged
+/// at last: each once, and equal.
+#[test]
+fn held_rows_are_those_of_the_files() {
+    let folder = folder();
+    let mut job = Job::new(folder.path(), "r1", TableLog::None);
+    let lake = job.start().expect("start").lake;
+    let mut table = lake.table(sample_schema(), 0);
+    let rows = |rows: std::ops::Range<u64>| rows.map(sample_row).collect::<Vec<_>>();
+    assert_eq!(table.held().expect("whole"), None, "nothing was to be held");
+    table.hold(true);
+    let mut kept = Vec::new();
+    for from in [0, 3_000, 6_000] {
+        table.write(rows(from..from + 3_000)).expect("write");
+        let bytes = table.held().expect("whole").expect("few enough");
+        kept.extend(bytes_to_rows(&sample_schema(), &bytes).expect("rows"));
+        assert_eq!(table.held().expect("whole"), Some(Vec::new()), "no rows since");
+    }
+    // Dates are kept apart, so that rows of one cut come date by date.
+    kept.sort_by_key(|row| format!("{:?}", row.values[0]));
+    let mut expected = rows(0..9_000);
+    expected.sort_by_key(|row| format!("{:?}", row.values[0]));
+    assert!(kept == expected);
+    table.hold(false);
+    table.write(rows(9_000..10_000)).expect("write");
+    assert_eq!(table.held().expect("whole"), None);
+    let staged = table.stage(&job.facts()).expect("stage");
+    assert_eq!(staged.iter().map(|file| file.rows).sum::<u64>(), 10_000);
+    job.commit(&lake, &staged, 10_000);
+    lake.publish(&staged).expect("publish");
+    assert_rows(folder.path(), 0..10_000, "published");
+}
+
+/// Goal: rows that are worth files are not held, however the table was told; after they are staged the next ones are.
+#[test]
+fn rows_beyond_a_row_group_are_staged() {
+    let folder = folder();
+    let mut job = Job::new(folder.path(), "r1", TableLog::None);
+    let lake = job.start().expect("start").lake;
+    let mut table = lake.table(sample_schema(), 0);
+    table.hold(true);
+    let half = (ROW_GROUP_ROWS_MAX as u64).div_ceil(2);
+    for from in [0, half] {
+        table.write((from..from + half + 1).map(sample_row).collect()).expect("write");
+        assert_eq!(table.held().expect("whole").is_some(), from == 0);
+    }
+    let staged = table.stage(&job.facts()).expect("stage");
+    assert_eq!(staged.iter().map(|file| file.rows).sum::<u64>(), 2 * half + 2);
+    table.hold(true);
+    table.write(vec![sample_row(1)]).expect("write");
+    assert!(table.held().expect("whole").is_some_and(|bytes| !bytes.is_empty()));
 }

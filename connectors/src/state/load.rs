@@ -129,7 +129,7 @@ fn open_sources<'a>(store: &'a dyn StateStore, cut: &Cut) -> Result<Vec<Box<dyn 
 /// # Errors
 /// What is missing or damaged first.
 pub fn verify(store: &dyn StateStore, cut: &Cut) -> Result<u64, StoreError> {
-    for file in &cut.deltas {
+    for file in cut.deltas.iter().chain(cut.rows.iter().filter(|file| !cut.deltas.contains(file))) {
         store.read_delta(file)?;
     }
     Loading::open(store, cut)?.states(&|_| true, &mut |_, _| {})

@@ -92,6 +92,7 @@ mod tests {
             ticks: BTreeMap::from([("0-1".into(), 64)]),
             base: Base { epoch: Epoch(2), files: vec![file("base/x")] },
             deltas: vec![file("deltas/x")],
+            rows: Vec::new(),
             staged: BTreeMap::from([("lake".into(), vec!["{}".into()])]),
             sinks: BTreeMap::from([("topic".into(), "77".into())]),
             digests: BTreeMap::from([("decisions".into(), Digest(u128::MAX))]),
@@ -116,7 +117,16 @@ mod tests {
     fn version_1_stays_readable() {
         // Goal: manifests of the first release are read. Method: a file that was written by it.
         let fixture = include_bytes!("../../tests/fixtures/v1/manifest.json");
-        assert_eq!(decode(12, fixture).unwrap(), manifest());
+        assert_eq!(decode(12, fixture).unwrap(), Manifest { version: 1, ..manifest() });
+    }
+
+    #[test]
+    fn rows_are_listed() {
+        // Goal: a manifest with rows that wait for their files comes back, and one without does not speak of them.
+        let mut manifest = manifest();
+        assert!(!String::from_utf8_lossy(&encode(&manifest)).contains("\"rows\""));
+        manifest.cut.as_mut().unwrap().rows = vec![file("deltas/w"), file("deltas/x")];
+        assert_eq!(decode(12, &encode(&manifest)).unwrap(), manifest);
     }
 
     #[test]
@@ -135,11 +145,11 @@ mod tests {
 
     #[test]
     fn a_later_version_is_no_damage() {
-        // Goal: the user hears which release is needed. Method: version 2, with a field that is not known here.
-        let later = br#"{"version":2,"whatever":[]}"#.iter().chain(b"\n").copied().collect::<Vec<u8>>();
+        // Goal: the user hears which release is needed. Method: version 3, with a field that is not known here.
+        let later = br#"{"version":3,"whatever":[]}"#.iter().chain(b"\n").copied().collect::<Vec<u8>>();
         let footer = format!("{{\"xxh3\":\"{}\"}}\n", checksum(&later));
         let found = decode(12, &[later.as_slice(), footer.as_bytes()].concat());
-        assert!(matches!(found, Err(StoreError::Version { found: 2, known: 1, .. })), "{found:?}");
+        assert!(matches!(found, Err(StoreError::Version { found: 3, known: 2, .. })), "{found:?}");
     }
 
     #[test]

@@ -287,7 +287,7 @@ pub fn removable(history: &History, generation: u64, retention: Retention, files
 }
 
 fn names(cut: &Cut) -> impl Iterator<Item = &str> {
-    cut.deltas.iter().chain(&cut.base.files).map(|file| file.name.as_str())
+    cut.deltas.iter().chain(&cut.rows).chain(&cut.base.files).map(|file| file.name.as_str())
 }
 
 /// Whether a file that no manifest names will not be named by the next one either. A delta whose checkpoint is under way is named soon.

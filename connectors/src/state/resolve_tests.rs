@@ -342,3 +342,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn deltas_stay_for_their_rows() {
+    // Goal: a delta whose states are in the base is kept as long as a checkpoint that is kept lists its rows, and goes with the last one.
+    let with_rows = |number: u64, base: u64, epochs: &[u64], rows: &[u64]| {
+        let mut manifest = checkpoint(number, 1, base, epochs);
+        manifest.cut.as_mut().unwrap().rows = rows.iter().map(|epoch| file(*epoch, 1)).collect();
+        manifest
+    };
+    let mut line =
+        vec![claim(1, 1, None), with_rows(2, 20, &[30], &[20, 30]), with_rows(3, 20, &[30, 40], &[20, 30, 40])];
+    let files: Vec<String> = [10, 20, 30, 40].map(|epoch| file(epoch, 1).name).to_vec();
+    assert_eq!(removable(&history(&line), 1, KEEP_2, &files).files, [file(10, 1).name]);
+    line.extend([with_rows(4, 30, &[40, 50], &[]), with_rows(5, 40, &[50, 60], &[60])]);
+    let gone = [10, 20, 30].map(|epoch| file(epoch, 1).name);
+    assert_eq!(removable(&history(&line), 1, KEEP_2, &files).files, gone);
+}

@@ -159,6 +159,12 @@ fn inspect(store: &dyn StateStore, number: u64, format: Form) -> anyhow::Result<
     for delta in &cut.deltas {
         println!("  {}  {} bytes", delta.name, grouped(delta.bytes));
     }
+    if !cut.rows.is_empty() {
+        println!("rows that wait for their files, in {} deltas", cut.rows.len());
+        for delta in &cut.rows {
+            println!("  {}", delta.name);
+        }
+    }
     println!("next offset by partition");
     for (partition, offset) in &cut.positions {
         let clock = cut.clocks.get(partition).map(|time| format!(", event time {}", format_micros(*time)));

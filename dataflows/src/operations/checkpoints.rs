@@ -30,7 +30,9 @@ impl Listed {
     #[must_use]
     pub fn bytes(&self) -> u64 {
         let cut = self.manifest.as_ref().and_then(|manifest| manifest.cut.as_ref());
-        cut.map_or(0, |cut| cut.deltas.iter().chain(&cut.base.files).map(|file| file.bytes).sum())
+        let Some(cut) = cut else { return 0 };
+        let rows = cut.rows.iter().filter(|file| !cut.deltas.contains(file));
+        cut.deltas.iter().chain(rows).chain(&cut.base.files).map(|file| file.bytes).sum()
     }
 }
 

@@ -78,6 +78,8 @@ pub(super) struct Checkpoints {
     writer: Writer,
     /// What waits for a commit, oldest first.
     waiting: VecDeque<Waiting>,
+    /// The epoch from which on a cut is the last one.
+    stop: Option<u64>,
     publisher: Publisher,
 }
 
@@ -110,7 +112,12 @@ impl Checkpoints {
         let writer = Writer::start(parts.store.clone(), parts.generation);
         let publisher = Publisher::start(outboxes_of(tables));
         let (begun, writing, waiting) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
-        Checkpoints { parts, begun, cut: None, writing, writer, waiting, publisher }
+        Checkpoints { parts, begun, cut: None, writing, writer, waiting, stop: None, publisher }
+    }
+
+    /// The first cut at or after an epoch is the last one.
+    pub(super) fn stop_at(&mut self, epoch: u64) {
+        self.stop = Some(epoch);
     }
 
     /// Does what can be done now.
@@ -148,7 +155,8 @@ impl Checkpoints {
                 }
                 let _cut = self.begun.front().map(|begun| begun.cut.enter());
                 let source = self.parts.reading.take_cut(keyed.epoch).unwrap_or_default();
-                let of_tables = cut_tables(tables, (keyed.epoch, self.parts.number), &source)?;
+                let last = keyed.last || self.stop.is_some_and(|stop| keyed.epoch >= stop);
+                let of_tables = cut_tables(tables, (keyed.epoch, self.parts.number), (&source, last))?;
                 self.cut = Some((source, of_tables));
             }
             if keyed.states.is_none() {
@@ -186,12 +194,16 @@ impl Checkpoints {
             counts: counts::named(&self.parts.job, &keyed.counts, &source.counts, &self.parts.stages.borrow()),
             last: keyed.last,
             caught_up: source.caught_up,
+            holds_rows: false,
+            rows_after: None,
         };
         for (name, table) in TABLES.into_iter().zip(tables) {
             ack.digests.insert(name.to_owned(), table.digest);
             for (lake, files) in table.staged {
                 ack.staged.entry(lake).or_default().extend(files);
             }
+            ack.holds_rows |= table.holds_rows;
+            ack.rows_after = ack.rows_after.into_iter().chain(table.rows_after).min();
             let own = |(name, position)| (sink_key(name, self.parts.worker), position);
             ack.sinks.extend(table.sinks.into_iter().map(own));
         }
@@ -239,9 +251,11 @@ impl Parts {
     }
 
     fn delta(&self, mut pending: Pending) -> (Delta, Pending) {
-        let mut outbox = BTreeMap::new();
+        let (mut outbox, mut parts) = (BTreeMap::new(), BTreeMap::new());
         for table in &mut pending.tables {
             outbox.append(&mut table.outbox);
+            table.holds_rows = !table.rows.is_empty();
+            parts.append(&mut table.rows);
         }
         let delta = Delta {
             epoch: Epoch(pending.keyed.epoch),
@@ -249,7 +263,7 @@ impl Parts {
             layout: pending.keyed.layout.to_bytes(),
             full: self.full,
             states: pending.keyed.states.take().unwrap_or_default(),
-            parts: BTreeMap::new(),
+            parts,
             outbox,
         };
         (delta, pending)
@@ -264,11 +278,11 @@ pub(super) fn sink_key(name: String, worker: usize) -> String {
 fn cut_tables(
     tables: &WorkerTables,
     (epoch, checkpoint): (u64, u64),
-    source: &SourceCut,
+    (source, last): (&SourceCut, bool),
 ) -> Result<Vec<TableCut>, SinkError> {
     let positions = source.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset)).collect();
     let facts = CommitFacts { epoch: Epoch(epoch), positions, checkpoint };
-    tables.each.iter().map(|table| table.cut(epoch, &facts)).collect()
+    tables.each.iter().map(|table| table.cut(&facts, last)).collect()
 }
 
 fn outboxes_of(tables: &WorkerTables) -> BTreeMap<String, SharedOutbox> {

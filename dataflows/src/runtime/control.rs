@@ -100,6 +100,10 @@ pub(super) struct Ack {
     pub(super) last: bool,
     /// Whether its reader has read everything that was there when the run began.
     pub(super) caught_up: bool,
+    /// Whether its delta holds rows that are in no file of their table.
+    pub(super) holds_rows: bool,
+    /// The cut after which there are such rows in its deltas; none where all are in files.
+    pub(super) rows_after: Option<u64>,
 }
 
 type Envelope = (u64, Vec<u8>);

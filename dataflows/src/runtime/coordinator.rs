@@ -22,7 +22,7 @@ use whisperer_connectors::{
 };
 use whisperer_schemas::{
     Digest, Epoch, Micros,
-    checkpoint::{Cut, MANIFEST_VERSION, Manifest},
+    checkpoint::{Cut, FileFacts, MANIFEST_VERSION, Manifest},
 };
 use whisperer_sinks::{Lake, StagedFile};
 
@@ -88,6 +88,8 @@ pub(super) struct Coordinator {
     number: u64,
     /// The last checkpoint.
     last: Cut,
+    /// Deltas of this generation with rows that are in no file, by worker, oldest first.
+    rows: BTreeMap<usize, Vec<FileFacts>>,
     /// Acknowledgements of cuts that are not committed, by epoch.
     acks: BTreeMap<u64, Vec<Ack>>,
     /// Cuts that are being committed, oldest first.
@@ -120,6 +122,8 @@ impl Coordinator {
         Coordinator {
             number: origin.start.claim + 1,
             last: origin.cut.clone().unwrap_or_default(),
+            // What the checkpoint before lists is taken over, and closed with the first cut.
+            rows: BTreeMap::new(),
             acks: BTreeMap::new(),
             committing: VecDeque::new(),
             committer,
@@ -220,6 +224,7 @@ impl Coordinator {
         // Clocks of other machines may differ.
         let own = acks.iter().find(|ack| ack.worker == COORDINATOR);
         let taken = own.map_or_else(wall_clock, |ack| ack.taken);
+        acks.iter().for_each(|ack| self.note_rows(ack));
         let cut = self.cut(acks)?;
         let span = self.tools.spans.checkpoint(cut.epoch.0);
         let mut manifest = self.origin.header.manifest(self.number, self.origin.start.generation);
@@ -229,6 +234,13 @@ impl Coordinator {
         self.committing.push_back(Committing { manifest: manifest.clone(), caught_up, taken, bytes });
         self.committer.commit((manifest, staged, span));
         Ok(())
+    }
+
+    /// Keeps account of the deltas of a worker with rows that are in no file.
+    fn note_rows(&mut self, ack: &Ack) {
+        let files = self.rows.entry(ack.worker).or_default();
+        files.retain(|file| ack.rows_after.is_some_and(|after| file.epoch.0 > after));
+        files.extend(ack.holds_rows.then(|| ack.file.clone()));
     }
 
     fn cut(&self, acks: Vec<Ack>) -> Result<Cut, StoreError> {
@@ -243,6 +255,7 @@ impl Coordinator {
             positions: self.last.positions.clone(),
             clocks: first.map(|ack| ack.clocks.clone()).unwrap_or_default(),
             ended: first.map(|ack| ack.ended.clone()).unwrap_or_default(),
+            rows: self.rows.values().flatten().cloned().collect(),
             base,
             run: self.origin.start.run.clone(),
             deliver_from: self.origin.start.deliver_from,

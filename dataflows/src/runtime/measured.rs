@@ -18,7 +18,10 @@ use crate::operations::{Metrics, SinkMetrics, traces};
 pub(super) fn measured(way: Way, name: &str, metrics: &Metrics) -> Way {
     let (metrics, label) = (metrics.sink(name), name.to_owned());
     match way {
-        Way::Staged { sink, lake } => Way::Staged { sink: Box::new(Measured { sink, metrics, label }), lake },
+        Way::Staged { sink } => Way::Staged { sink: Box::new(Measured { sink, metrics, label }) },
+        Way::Lake { sink, lake, filing } => {
+            Way::Lake { sink: Box::new(Measured { sink, metrics, label }), lake, filing }
+        }
         Way::Log { name, sink } => Way::Log { name, sink: Box::new(Measured { sink, metrics, label }) },
         Way::Outbox { name, sink, encoder, identity, rows, identities } => {
             let encoder = Arc::new(Measured { sink: encoder, metrics: metrics.clone(), label: label.clone() });
@@ -65,6 +68,14 @@ impl TableSink for Measured<Box<dyn TableSink>> {
 
     fn stage(&mut self, facts: &CommitFacts) -> Result<Vec<StagedFile>, SinkError> {
         self.flushes(|sink| sink.stage(facts))
+    }
+
+    fn hold(&mut self, hold: bool) {
+        self.sink.hold(hold);
+    }
+
+    fn held(&mut self) -> Result<Option<Vec<u8>>, SinkError> {
+        self.flushes(|sink| sink.held())
     }
 
     fn publish(&mut self, staged: &[StagedFile]) -> Result<Vec<WrittenFile>, SinkError> {

@@ -16,6 +16,7 @@ mod control;
 mod coordinator;
 mod counts;
 mod epochs;
+mod filing;
 mod measured;
 mod outputs;
 mod progress;

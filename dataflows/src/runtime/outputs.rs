@@ -10,10 +10,11 @@ use whisperer_operators::{job::CompiledJob, keyed::CutPlan};
 use whisperer_schemas::TableSchema;
 use whisperer_sinks::{
     Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, RunId, RunManifest, SinkError, StagedFile, TableLog,
-    WrittenFile, manifest,
+    TableSink, WrittenFile, manifest,
 };
 
 use super::{
+    filing::{Clock, Filing},
     measured::measured,
     tables::{Outlet, Staged, TableSinks, Way},
 };
@@ -108,16 +109,16 @@ impl Outputs {
         job: &CompiledJob,
         tables: [Arc<TableSchema>; 3],
         place: Place,
-        plan: Option<CutPlan>,
+        cuts: Option<(Clock, CutPlan)>,
     ) -> Result<WorkerTables, SinkError> {
-        let each = tables.clone().map(|table| TableSinks::new(table, plan));
+        let each = tables.clone().map(|table| TableSinks::new(table, cuts.map(|(_, plan)| plan)));
         for settings in &self.sinks {
-            if let Some((at, outlet)) = self.outlet(settings, (job, &tables), place, plan.is_some())? {
+            if let Some((at, outlet)) = self.outlet(settings, (job, &tables), place, cuts)? {
                 each[at].add(self.measured(outlet, (settings, at)));
             }
         }
         for (table, sinks) in self.memory.iter().flatten().zip(&each) {
-            let to = Way::Staged { sink: Box::new(table.writer()), lake: None };
+            let to = Way::Staged { sink: Box::new(table.writer()) };
             sinks.add(Outlet { to, whole: false, historical: true });
         }
         let texts = |sink: &SinkSettings| matches!(sink, SinkSettings::File { .. } | SinkSettings::Stdout);
@@ -147,18 +148,22 @@ impl Outputs {
         settings: &SinkSettings,
         (job, tables): (&CompiledJob, &[Arc<TableSchema>; 3]),
         place: Place,
-        checkpoints: bool,
+        cuts: Option<(Clock, CutPlan)>,
     ) -> Result<Option<(usize, Outlet)>, SinkError> {
+        let checkpoints = cuts.is_some();
         let decisions = &tables[0];
         let whole = |to| Some((0, Outlet { to, whole: true, historical: true }));
-        let staged = |sink| Way::Staged { sink: Box::new(sink), lake: None };
+        let staged = |sink| Way::Staged { sink: Box::new(sink) };
         let log = |name: String, sink| Way::Log { name, sink: Box::new(sink) };
         Ok(match settings {
-            SinkSettings::Parquet { table, path, .. } => {
+            SinkSettings::Parquet { table, path, commit_interval, .. } => {
                 let at = number_of(*table);
                 let Some(lake) = self.lakes.get().and_then(|lakes| lakes.get(path)) else { return Ok(None) };
-                let sink = Box::new(lake.table((*tables[at]).clone(), place.worker));
-                let to = Way::Staged { sink, lake: Some(lake.clone()) };
+                let mut sink = Box::new(lake.table((*tables[at]).clone(), place.worker));
+                let name = format!("{}/{}", path.display(), TABLES[at]);
+                let filing = cuts.map(|cuts| Filing::new(&name, *commit_interval, cuts));
+                sink.hold(filing.is_some());
+                let to = Way::Lake { sink, lake: lake.clone(), filing };
                 Some((at, Outlet { to, whole: false, historical: true }))
             }
             SinkSettings::File { .. } | SinkSettings::Stdout if place.worker > 0 => None,

@@ -242,7 +242,7 @@ pub(super) fn recover_sinks(
         let mut failed = None;
         table.each(|way| {
             match way {
-                Way::Staged { .. } => {}
+                Way::Staged { .. } | Way::Lake { .. } => {}
                 Way::Log { name, sink } => {
                     let positions = if repeats { Vec::new() } else { of_sink(cut, name) };
                     sink.recover(&positions)?;

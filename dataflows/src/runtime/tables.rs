@@ -19,10 +19,12 @@ use timely::{
     },
 };
 use whisperer_operators::keyed::CutPlan;
-use whisperer_schemas::{Digest, Micros, Row, TableSchema, Value, row_hash};
-use whisperer_sinks::{CommitFacts, Lake, LogSink, OutboxEncoder, OutboxSink, SinkError, StagedFile, TableSink};
+use whisperer_schemas::{Digest, Micros, Row, TableSchema, Value, checkpoint::Delta, row_hash};
+use whisperer_sinks::{
+    CommitFacts, Lake, LogSink, OutboxEncoder, OutboxSink, SinkError, StagedFile, TableSink, bytes_to_rows,
+};
 
-use super::{News, coordinator::wall_clock};
+use super::{News, coordinator::wall_clock, filing::Filing};
 
 /// Where rows of one table go, on one worker.
 pub(super) struct Outlet {
@@ -39,8 +41,15 @@ pub(super) enum Way {
     Staged {
         /// The sink.
         sink: Box<dyn TableSink>,
-        /// The lake that it writes into, if it is one.
-        lake: Option<Arc<Lake>>,
+    },
+    /// Staged at the cuts that close files, published with the rest of the lake.
+    Lake {
+        /// The table.
+        sink: Box<dyn TableSink>,
+        /// Where it is.
+        lake: Arc<Lake>,
+        /// At which cuts; at the end alone where there are none.
+        filing: Option<Filing>,
     },
     /// Out at once.
     Log {
@@ -104,6 +113,12 @@ pub(super) struct TableCut {
     pub(super) sinks: BTreeMap<String, String>,
     /// Encoded rows that wait for the commit, by name.
     pub(super) outbox: BTreeMap<String, Vec<u8>>,
+    /// Encoded rows whose files are not closed yet, by name.
+    pub(super) rows: BTreeMap<String, Vec<u8>>,
+    /// Whether there are some in this cut, where they have been handed on.
+    pub(super) holds_rows: bool,
+    /// The cut after which there are such rows, if there are any.
+    pub(super) rows_after: Option<u64>,
 }
 
 impl TableSinks {
@@ -149,14 +164,14 @@ impl TableSinks {
         self.0.borrow_mut().outlets.iter_mut().try_for_each(|outlet| each(&mut outlet.to))
     }
 
-    /// Takes the cut at an epoch, all rows up to which are here; then hands on the rows that waited for it.
-    pub(super) fn cut(&self, epoch: u64, facts: &CommitFacts) -> Result<TableCut, SinkError> {
+    /// Takes the cut at an epoch, all rows up to which are here; then hands on the rows that waited for it. The last one closes all files.
+    pub(super) fn cut(&self, facts: &CommitFacts, last: bool) -> Result<TableCut, SinkError> {
         let sinks = &mut *self.0.borrow_mut();
         let mut cut = TableCut { digest: sinks.digest, ..TableCut::default() };
+        sinks.open_until = sinks.plan.map_or(u64::MAX, |plan| plan.next_after(facts.epoch.0));
         for outlet in &mut sinks.outlets {
-            outlet.to.cut(facts, &mut cut)?;
+            outlet.to.cut(facts, (last, sinks.open_until), &mut cut)?;
         }
-        sinks.open_until = sinks.plan.map_or(u64::MAX, |plan| plan.next_after(epoch));
         while let Some(entry) = sinks.waiting.first_entry().filter(|entry| entry.key().0 <= sinks.open_until) {
             let (_, whole) = *entry.key();
             let rows = entry.remove();
@@ -168,7 +183,7 @@ impl TableSinks {
     /// Publishes what was staged outside of lakes: the cut is committed.
     pub(super) fn committed(&self) -> Result<(), SinkError> {
         self.each(|way| match way {
-            Way::Staged { sink, lake: None } => sink.publish(&[]).map(drop),
+            Way::Staged { sink } => sink.publish(&[]).map(drop),
             _ => Ok(()),
         })
     }
@@ -192,9 +207,13 @@ impl TableSinks {
         let mut staged = Vec::new();
         for outlet in sinks.outlets.drain(..) {
             match outlet.to {
-                Way::Staged { mut sink, lake } => {
+                Way::Staged { mut sink } => {
                     let files = sink.stage(facts)?;
-                    staged.push(Staged { sink, lake, files });
+                    staged.push(Staged { sink, lake: None, files });
+                }
+                Way::Lake { mut sink, lake, .. } => {
+                    let files = sink.stage(facts)?;
+                    staged.push(Staged { sink, lake: Some(lake), files });
                 }
                 Way::Log { mut sink, .. } => drop(sink.flush()?),
                 Way::Outbox { sink, encoder, identity, rows, .. } => {
@@ -206,6 +225,21 @@ impl TableSinks {
             }
         }
         Ok(staged)
+    }
+
+    /// Writes rows again that an earlier generation kept for files, and takes them out of its delta. The digest has them.
+    pub(super) fn take_over(&self, delta: &mut Delta) -> Result<(), SinkError> {
+        let Sinks { table, outlets, .. } = &mut *self.0.borrow_mut();
+        for outlet in outlets {
+            let Way::Lake { sink, filing: Some(filing), .. } = &mut outlet.to else { continue };
+            if let Some(bytes) = delta.parts.remove(filing.name()) {
+                filing.take_over();
+                // The next cut closes its files.
+                sink.hold(false);
+                sink.write(bytes_to_rows(table, &bytes)?)?;
+            }
+        }
+        Ok(())
     }
 
     fn accept(&self, epoch: u64, rows: &mut Vec<Row>, whole: bool) {
@@ -222,14 +256,26 @@ impl TableSinks {
 }
 
 impl Way {
-    fn cut(&mut self, facts: &CommitFacts, cut: &mut TableCut) -> Result<(), SinkError> {
+    fn cut(&mut self, facts: &CommitFacts, (last, next): (bool, u64), cut: &mut TableCut) -> Result<(), SinkError> {
         match self {
-            Way::Staged { sink, lake } => {
-                let files = sink.stage(facts)?;
-                if let Some(lake) = lake {
-                    let json = |file: &StagedFile| serde_json::to_string(file).expect("a file is plain data");
-                    let staged = cut.staged.entry(lake.root().display().to_string()).or_default();
-                    staged.extend(lake.listed(&files).iter().map(json));
+            Way::Staged { sink } => drop(sink.stage(facts)?),
+            Way::Lake { sink, lake, filing } => {
+                let (sink, epoch) = (&mut **sink, facts.epoch.0);
+                let due = filing.as_ref().is_none_or(|filing| last || filing.is_due(epoch));
+                match if due { None } else { sink.held()? } {
+                    Some(rows) => cut.keep_open(filing, epoch, rows),
+                    None => {
+                        let files = sink.stage(facts)?;
+                        filing.iter_mut().for_each(|filing| filing.close(epoch));
+                        let json = |file: &StagedFile| serde_json::to_string(file).expect("a file is plain data");
+                        let staged = cut.staged.entry(lake.root().display().to_string()).or_default();
+                        staged.extend(lake.listed(&files).iter().map(json));
+                    }
+                }
+                if let Some(filing) = filing {
+                    cut.sinks.insert(filing.name().to_owned(), filing.position());
+                    cut.rows_after = cut.rows_after.into_iter().chain(filing.rows_after()).min();
+                    sink.hold(!filing.is_due(next));
                 }
             }
             Way::Log { name, sink } => drop(cut.sinks.insert(name.clone(), sink.flush()?)),
@@ -246,12 +292,23 @@ impl Way {
 
     fn write(&mut self, rows: Vec<Row>) -> Result<(), SinkError> {
         match self {
-            Way::Staged { sink, .. } => sink.write(rows),
+            Way::Staged { sink } | Way::Lake { sink, .. } => sink.write(rows),
             Way::Log { sink, .. } => sink.write(rows),
             Way::Outbox { rows: all, .. } => {
                 all.extend(rows);
                 Ok(())
             }
+        }
+    }
+}
+
+impl TableCut {
+    /// Rows of a lake's table wait for a later cut to close its files.
+    fn keep_open(&mut self, filing: &mut Option<Filing>, epoch: u64, rows: Vec<u8>) {
+        let Some(filing) = filing else { return };
+        filing.keep_open(epoch, !rows.is_empty());
+        if !rows.is_empty() {
+            self.rows.insert(filing.name().to_owned(), rows);
         }
     }
 }

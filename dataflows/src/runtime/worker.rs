@@ -27,6 +27,7 @@ use super::{
     control::{Committed, Control, Message, Start},
     coordinator::{Coordinator, Tools},
     counts,
+    filing::{Clock, take_over_rows},
     outputs::{Place, WorkerTables},
     reading::{Pace, ReadCounts, Reading, Shared as SharedReading, read_source},
     recovery::{self, Restored},
@@ -150,12 +151,14 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     }
     let reader = run.source.open(index, peers, &positions)?;
     let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
-    let tables =
-        run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, setup.plan)?;
+    let clock = if run.source.live() { Clock::Epochs(run.epoch_interval) } else { Clock::Wall };
+    let cuts = setup.plan.map(|plan| (clock, plan));
+    let tables = run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, cuts)?;
     let deliver_from = start.map_or(run.news.deliver_from, |start| start.deliver_from);
     tables.each[0].tell_news(News { deliver_from, ..run.news });
     if let (Some(state), Some(start)) = (&run.state, start) {
         recovery::recover_sinks(run, (state, start), (index, &tables), &cut)?;
+        take_over_rows(&*state.store, &cut, (index, peers), &tables)?;
     }
     let pace = Pace {
         live: run.source.live().then_some(run.epoch_interval),
@@ -283,12 +286,13 @@ impl Running {
             }
         }
         self.heed_stop(shared);
+        // Before cuts are taken: whether one is the last is told before it can come.
+        while let Some(message) = self.control.take() {
+            self.receive(message)?;
+        }
         if let Some(checkpoints) = &mut self.checkpoints {
             self.telling.iter().for_each(Telling::wait_for_sinks);
             checkpoints.turn(&self.tables, &mut self.control)?;
-        }
-        while let Some(message) = self.control.take() {
-            self.receive(message)?;
         }
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.turn(&mut self.control)?;
@@ -355,6 +359,7 @@ impl Running {
             }
             Message::Stop { epoch } => {
                 self.telling.iter().for_each(Telling::stop);
+                self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.stop_at(epoch));
                 self.reading.stop_at(epoch);
             }
         }

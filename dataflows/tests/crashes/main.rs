@@ -6,6 +6,7 @@
 
 mod cluster;
 mod disks;
+mod filing;
 #[cfg(feature = "kafka")]
 mod history;
 #[cfg(feature = "kafka")]
@@ -64,7 +65,9 @@ fn a_job_that_dies_at_a_failpoint_ends_as_if_it_had_not() {
     let points = whisperer_connectors::state::failpoint::POINTS.iter().chain(&whisperer_sinks::failpoint::NAMES);
     let mut reached = 0;
     for (at, point) in points.enumerate() {
-        let job = Job::new("failpoint");
+        // Files at each checkpoint, so that what closes and publishes them is passed as often.
+        let edit = |text: String| text.replace("\ntable     =", "\ncommit_interval = \"1us\"\ntable     =");
+        let job = Job::edited("failpoint", edit);
         let passing = [1, 3, 9][at % 3];
         let variable = format!("{point}:{passing}");
         match job.run_for(&[], &[("WHISPERER_FAILPOINT", &variable)], Duration::from_secs(60)) {

@@ -52,6 +52,10 @@ pub const PENDING_BYTES_MAX: usize = 64 << 20;
 /// Bytes of row groups in the making, of all files; beyond it, the largest is written out.
 pub const ENCODING_BYTES_MAX: usize = 128 << 20;
 
+/// Bytes of rows that checkpoints keep for a table until its files are closed; of rows, as many as make a row group. Beyond either the rows
+/// are worth files, and are staged with the next checkpoint: it is these rows that a start after a crash reads again.
+pub const HELD_BYTES_MAX: usize = 32 << 20;
+
 /// Files that a writer keeps open at once: dates may be hundreds, and a process is often held to 1,024 files.
 pub const OPEN_FILES_MAX: usize = 32;
 

@@ -6,13 +6,18 @@
 //! ```
 //! A full file keeps its footer for the commit, because the footer says what the commit covers. Memory and file
 //! handles are bounded however many dates come at once.
+//!
+//! Between two commits of files there may be checkpoints. They keep what has been encoded since the one before ([`TableSink::held`]), a second
+//! time and in a form of its own, while the files grow on: up to so many rows as are worth a file.
 
 use std::{collections::BTreeMap, mem, sync::Arc};
 
+use arrow::array::RecordBatch;
 use whisperer_schemas::{Row, TableSchema, Value, rows_to_batch, time::DAY, time::utc_date};
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_ROWS_MAX, ENCODING_BYTES_MAX, OPEN_FILES_MAX, PENDING_BYTES_MAX,
+    BATCH_BYTES_MAX, BATCH_ROWS_MAX, ENCODING_BYTES_MAX, HELD_BYTES_MAX, OPEN_FILES_MAX, PENDING_BYTES_MAX,
+    ROW_GROUP_ROWS_MAX,
     file::{Finish, OpenFile, Place},
     partition_folder, table_folder,
 };
@@ -21,6 +26,7 @@ use crate::{
     error::{SinkError, io},
     failpoint,
     lake::{Lake, LakeOptions, PartName},
+    outbox::RowsWriter,
     sink::{CommitFacts, StagedFile, TableSink, WrittenFile},
 };
 
@@ -45,6 +51,11 @@ pub struct ParquetTable {
     pending_bytes: usize,
     open: BTreeMap<Day, OpenFile>,
     full: Vec<OpenFile>,
+    /// Rows since the last checkpoint, for it to keep; none where they are staged.
+    held: Option<RowsWriter>,
+    /// Rows and bytes that checkpoints keep since the last commit.
+    held_rows: usize,
+    held_bytes: usize,
     broken: bool,
 }
 
@@ -59,6 +70,9 @@ impl ParquetTable {
             pending_bytes: 0,
             open: BTreeMap::new(),
             full: Vec::new(),
+            held: None,
+            held_rows: 0,
+            held_bytes: 0,
             broken: false,
         }
     }
@@ -115,9 +129,39 @@ impl ParquetTable {
         self.pending_bytes -= bytes;
         let batch = rows_to_batch(&self.schema, &rows)
             .map_err(|source| SinkError::Rows { table: self.schema.name.into(), source })?;
+        self.hold_batch(&batch)?;
         self.file_with_room(day, rows.len())?.write(&batch)?;
         self.bound_encoding()?;
         self.bound_open_files(day)
+    }
+
+    /// Keeps rows for the checkpoint, unless there are so many that they are worth files.
+    fn hold_batch(&mut self, batch: &RecordBatch) -> Result<(), SinkError> {
+        let Some(held) = &mut self.held else { return Ok(()) };
+        held.write(batch)?;
+        self.held_rows += batch.num_rows();
+        if self.held_rows > ROW_GROUP_ROWS_MAX || self.held_bytes + held.bytes() > HELD_BYTES_MAX {
+            self.held = None;
+        }
+        Ok(())
+    }
+
+    fn encode_all(&mut self) -> Result<(), SinkError> {
+        let days: Vec<Day> = self.pending.keys().copied().collect();
+        days.into_iter().try_for_each(|day| self.encode(day))
+    }
+
+    fn take_held(&mut self) -> Result<Option<Vec<u8>>, SinkError> {
+        if self.held.is_none() {
+            return Ok(None);
+        }
+        self.encode_all()?;
+        let held = self.held.take().map(RowsWriter::finish).transpose()?;
+        if let Some(bytes) = &held {
+            self.held_bytes += bytes.len();
+            self.held = Some(RowsWriter::new(self.schema.name));
+        }
+        Ok(held)
     }
 
     fn file_with_room(&mut self, day: Day, rows: usize) -> Result<&mut OpenFile, SinkError> {
@@ -163,8 +207,8 @@ impl ParquetTable {
     }
 
     fn finish_files(&mut self, facts: &CommitFacts) -> Result<Vec<StagedFile>, SinkError> {
-        let days: Vec<Day> = self.pending.keys().copied().collect();
-        days.into_iter().try_for_each(|day| self.encode(day))?;
+        self.encode_all()?;
+        (self.held, self.held_rows, self.held_bytes) = (None, 0, 0);
         let mut files = mem::take(&mut self.full);
         files.extend(mem::take(&mut self.open).into_values());
         let (LakeOptions { run, generation, .. }, checkpoint) = (self.lake.options(), facts.checkpoint);
@@ -202,6 +246,14 @@ impl TableSink for ParquetTable {
 
     fn stage(&mut self, facts: &CommitFacts) -> Result<Vec<StagedFile>, SinkError> {
         self.unless_broken(|table| table.finish_files(facts))
+    }
+
+    fn hold(&mut self, hold: bool) {
+        self.held = hold.then(|| RowsWriter::new(self.schema.name));
+    }
+
+    fn held(&mut self) -> Result<Option<Vec<u8>>, SinkError> {
+        self.unless_broken(ParquetTable::take_held)
     }
 
     fn publish(&mut self, staged: &[StagedFile]) -> Result<Vec<WrittenFile>, SinkError> {
