@@ -109,8 +109,8 @@ fn resident_peak_bytes() -> Option<u64> {
 /// # Errors
 /// A child that cannot be started, fails, or says something else; its own words are part of the error.
 pub fn measure<R: DeserializeOwned>(program: Program, arguments: &[OsString]) -> anyhow::Result<(R, Cost)> {
-    let output = command(program, arguments)?.output().context("cannot start a run")?;
-    report(&output)
+    let output = command_of(program, arguments, None)?.output().context("cannot start a run")?;
+    report_of(&output)
 }
 
 /// A child that goes on until it is told to stop, or until nobody holds it any more.
@@ -125,7 +125,7 @@ impl Live {
     /// # Errors
     /// A child that cannot be started.
     pub fn start(arguments: &[OsString]) -> anyhow::Result<Live> {
-        let mut command = command(Program::Engine, arguments)?;
+        let mut command = command_of(Program::Engine, arguments, None)?;
         let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         child.map(|child| Live(Some(child))).context("cannot start a run")
     }
@@ -159,7 +159,7 @@ impl Live {
             child.kill().context("cannot end a run")?;
         }
         // What it has to say fits into a pipe.
-        report(&child.wait_with_output().context("cannot hear what a run says")?)
+        report_of(&child.wait_with_output().context("cannot hear what a run says")?)
     }
 }
 
@@ -173,15 +173,33 @@ impl Drop for Live {
     }
 }
 
-fn command(program: Program, arguments: &[OsString]) -> anyhow::Result<Command> {
+/// The command that starts this program again as `program`, by way of another program and its arguments where one is given.
+///
+/// # Errors
+/// A system that does not tell where the program is.
+pub fn command_of(
+    program: Program,
+    arguments: &[OsString],
+    by_way_of: Option<(&str, &[OsString])>,
+) -> anyhow::Result<Command> {
     let own = env::current_exe().context("cannot find the program itself")?;
-    let mut command = Command::new(own);
+    let mut command = match by_way_of {
+        None => Command::new(own),
+        Some((other, arguments)) => {
+            let mut command = Command::new(other);
+            command.args(arguments).arg(own);
+            command
+        }
+    };
     command.args(arguments).env(CHILD, program.name()).env("WHISPERER_LOG", "warn").stdin(Stdio::null());
     Ok(command)
 }
 
 /// The last two lines that a child has written.
-fn report<R: DeserializeOwned>(output: &Output) -> anyhow::Result<(R, Cost)> {
+///
+/// # Errors
+/// A child that failed, or says something else.
+pub fn report_of<R: DeserializeOwned>(output: &Output) -> anyhow::Result<(R, Cost)> {
     let said = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() {
         bail!("a run failed ({}): {}", output.status, String::from_utf8_lossy(&output.stderr).trim_end());

@@ -9,6 +9,7 @@
 //! * [`figures`]: medians, tables, floors
 //! * [`latency`]: from topic to topic, under a load
 //! * [`state`]: states that do not fit into memory, and starts from a checkpoint
+//! * [`instructions`]: what an event costs, on a busy machine too
 //! * [`machine`]: where and of what the numbers are
 //! * [`results`]: the files that they go to
 
@@ -17,6 +18,7 @@ pub mod child;
 pub mod decisions;
 pub mod figures;
 pub mod input;
+pub mod instructions;
 pub mod latency;
 pub mod machine;
 pub mod results;

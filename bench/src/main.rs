@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use whisperer_bench::{child, latency, state, throughput};
+use whisperer_bench::{child, instructions, latency, state, throughput};
 
 /// As in the binary that is measured.
 #[global_allocator]
@@ -23,6 +23,8 @@ enum Verb {
     Throughput(throughput::Options),
     /// Milliseconds from an event to its decision, and what checkpoints cost, through a Kafka broker.
     Latency(latency::Options),
+    /// Instructions per event, counted by valgrind, and whether they grow.
+    Instructions(instructions::Options),
     /// States that do not fit into memory, and how fast those that do come back.
     State(state::Options),
 }
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let broken = match Arguments::parse().verb {
         Verb::Throughput(options) => throughput::run(&options),
         Verb::Latency(options) => latency::run(&options),
+        Verb::Instructions(options) => instructions::run(&options),
         Verb::State(options) => state::run(&options),
     };
     match broken {
