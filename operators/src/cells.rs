@@ -121,17 +121,14 @@ impl Slot {
         if self.panes == i64::MAX { i64::MIN } else { self.pane_of(key_clock) - self.panes + 1 }
     }
 
-    /// When the key clock makes a cell superfluous; `Micros::MAX` for never.
-    fn expires_at(&self, cell: &[u64]) -> Micros {
-        if self.panes == i64::MAX {
-            return Micros::MAX;
+    /// Whether a session that began before the window may still be bridged to one inside it, within the gap.
+    fn bridges(&self, cell: &[u64], key_clock: Micros) -> bool {
+        match self.kind {
+            SlotKind::Sessions { gap } => {
+                self.panes == i64::MAX || self.pane_of(session_of(cell).1.saturating_add(gap)) >= self.oldest(key_clock)
+            }
+            _ => false,
         }
-        let last = match self.kind {
-            // A session that lies before the window may still be bridged to one inside it, within the gap.
-            SlotKind::Sessions { gap } => self.pane_of(session_of(cell).1.saturating_add(gap)),
-            _ => pane_of(cell[0]),
-        };
-        last.saturating_add(self.panes).saturating_mul(self.pane)
     }
 }
 
@@ -155,6 +152,15 @@ impl Layout {
     #[must_use]
     pub fn slots(&self) -> &[Slot] {
         &self.slots
+    }
+
+    /// The least first word of a slot's cells that is kept when the key clock stands at `key_clock`; of sessions, which are ordered by their
+    /// start and kept by their end, none is sure to be kept.
+    fn least_kept(&self, slot: usize, key_clock: Micros) -> u64 {
+        match self.slots[slot].kind {
+            SlotKind::Sessions { .. } => u64::MAX,
+            _ => least_word(slot, self.slots[slot].oldest(key_clock)),
+        }
     }
 
     /// Words of a cell of a slot.
@@ -251,6 +257,12 @@ pub(crate) fn first_word(slot: usize, pane: i64, low: u64) -> u64 {
     cell_key(slot, pane) << LOW_BITS | low & LOW_MAX
 }
 
+/// The least first word of a slot's cells in a pane and the later ones: cells are in the order of their first words.
+#[inline]
+pub(crate) fn least_word(slot: usize, pane: i64) -> u64 {
+    cell_key(slot, pane.max(-PANE_BIAS)) << LOW_BITS
+}
+
 /// Changes the cells of a key, keeping the place at which each slot's begin.
 pub struct Editor<'a> {
     words: &'a mut Vec<u64>,
@@ -299,12 +311,19 @@ impl Cells {
     /// Drops what no window holds any more when the key clock stands at `key_clock`.
     pub fn expire(&mut self, layout: &Layout, key_clock: Micros) {
         let (mut from, mut to) = (0, 0);
+        // The slot at hand, the words of its cells, and the least first word that is kept.
+        let (mut slot, mut width, mut least) = (usize::MAX, 1, 0);
         while from < self.words.len() {
-            let at = slot_of(self.words[from]);
-            let width = layout.width(at);
+            let first = self.words[from];
+            if slot_of(first) != slot {
+                slot = slot_of(first);
+                (width, least) = (layout.width(slot), layout.least_kept(slot, key_clock));
+            }
             let cell = &self.words[from..from + width];
-            if layout.slots[at].expires_at(cell) > key_clock {
-                self.words.copy_within(from..from + width, to);
+            if first >= least || layout.slots[slot].bridges(cell, key_clock) {
+                if from != to {
+                    self.words.copy_within(from..from + width, to);
+                }
                 to += width;
             }
             from += width;

@@ -5,7 +5,7 @@
 use whisperer_schemas::time::{DAY, MINUTE, Micros};
 
 use crate::{
-    cells::{Layout, SlotKind, count_of, decay_factor, first_word, floor_div, pane_of, session_of},
+    cells::{Layout, SlotKind, count_of, decay_factor, floor_div, least_word, pane_of, session_of},
     spec::days,
     window::Window,
 };
@@ -80,6 +80,8 @@ pub struct Feature {
     pub divide_by: Option<f64>,
     /// Whether its value is a text.
     pub text: bool,
+    /// Of a trend, how far its panes are spread.
+    pub spread: f64,
 }
 
 /// A feature's value: null is NaN, and a text is its number among the worker's texts.
@@ -117,7 +119,8 @@ impl<'a> CellsView<'a> {
         window: Option<Window>,
         now: Micros,
     ) -> impl Iterator<Item = &'a [u64]> + use<'a> {
-        let oldest = window.map_or(Micros::MIN, |window| window.oldest(window.pane_of(now)) * window.pane);
+        let oldest =
+            window.map_or(Micros::MIN, |window| window.oldest(window.pane_of(now)).saturating_mul(window.pane));
         self.cells(slot).skip_while(move |cell| session_of(cell).0 < oldest)
     }
 
@@ -148,6 +151,15 @@ impl<'a> CellsView<'a> {
         self.words_within(slot, window, now).iter().map(|word| count_of(*word)).sum()
     }
 
+    /// The oldest of a slot's cells whose content lies inside a window as of `now`, sessions too.
+    #[inline]
+    pub(crate) fn oldest_within(&self, slot: usize, window: Window, now: Micros) -> Option<&'a [u64]> {
+        match self.layout.slots()[slot].kind {
+            SlotKind::Sessions { .. } => self.sessions(slot, Some(window), now).next(),
+            _ => self.within(slot, Some(window), now).next(),
+        }
+    }
+
     #[inline]
     fn words_within(&self, slot: usize, window: Option<Window>, now: Micros) -> &'a [u64] {
         let mut words = &self.words[self.starts[slot] as usize..self.starts[slot + 1] as usize];
@@ -155,9 +167,8 @@ impl<'a> CellsView<'a> {
             && !words.is_empty()
         {
             let (oldest, kept) = (window.oldest(window.pane_of(now)), self.layout.slots()[slot].pane);
-            let oldest = if kept == window.pane { oldest } else { floor_div(oldest * window.pane, kept) };
-            // Cells are in the order of their first words, and one without a count is the least of its pane.
-            let least = first_word(slot, oldest, 0);
+            let oldest = if kept == window.pane { oldest } else { floor_div(oldest.saturating_mul(window.pane), kept) };
+            let least = least_word(slot, oldest);
             while words.first().is_some_and(|first| *first < least) {
                 words = &words[self.layout.width(slot)..];
             }
@@ -218,7 +229,7 @@ impl Feature {
                     let value = if counts { count_of(cell[0]) as f64 } else { f64::from_bits(cell[1]) };
                     (cells.content_pane(slot, window, cell) - oldest, value)
                 });
-                trend(panes, window)
+                trend(panes, window, self.spread)
             }
             Read::Sessions { slot } => cells.sessions(slot, self.window, now).count() as f64,
             Read::SessionMinutes { slot } => session_minutes(cells.sessions(slot, self.window, now)),
@@ -266,13 +277,22 @@ fn ewma<'a>(cells: impl Iterator<Item = &'a [u64]>, now: Micros, half_life: Micr
     if weighted { sum / weight } else { weight }
 }
 
+/// Days of a pane from the middle of the window.
+fn distance(window: Window, index: i64) -> f64 {
+    let centre = (window.panes - 1) as f64 / 2.0;
+    (index as f64 - centre) * days(window.pane)
+}
+
+/// How far the panes of a window are spread: the sum of the squares of their distances, as [`trend`] divides by it.
+pub(crate) fn spread(window: Window) -> f64 {
+    (0..window.panes).fold(0.0, |sum, index| sum + distance(window, index) * distance(window, index))
+}
+
 /// Least-squares slope per day over all panes of the window, empty ones 0.
 ///
 /// With x centred, `slope = Σ d·y / Σ d²`; empty panes add nothing above, and all panes below.
-fn trend(cells: impl Iterator<Item = (i64, f64)>, window: Window) -> f64 {
-    let centre = (window.panes - 1) as f64 / 2.0;
-    let pane_days = days(window.pane);
-    let distance = |index: i64| (index as f64 - centre) * pane_days;
+fn trend(cells: impl Iterator<Item = (i64, f64)>, window: Window, spread: f64) -> f64 {
+    let distance = |index: i64| distance(window, index);
     let mut above = 0.0;
     let mut pane = (i64::MIN, 0.0);
     for (index, value) in cells {
@@ -287,8 +307,7 @@ fn trend(cells: impl Iterator<Item = (i64, f64)>, window: Window) -> f64 {
     if pane.0 != i64::MIN {
         above += distance(pane.0) * pane.1;
     }
-    let below = (0..window.panes).fold(0.0, |sum, index| sum + distance(index) * distance(index));
-    above / below
+    above / spread
 }
 
 fn session_minutes<'a>(cells: impl Iterator<Item = &'a [u64]>) -> f64 {

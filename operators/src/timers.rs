@@ -209,8 +209,9 @@ impl Ask {
     fn due(self, cells: CellsView<'_>, floor: Micros) -> Micros {
         let due = match self {
             Ask::PaneLeaves { slot, window } => {
-                let leaves = cells.cells(slot).map(|cell| window.leaves_at(cells.content_pane(slot, window, cell)));
-                leaves.into_iter().find(|due| *due > floor)
+                // What lies in the window as of `floor` leaves it later, and what does not has left it by then.
+                let oldest = cells.oldest_within(slot, window, floor);
+                oldest.map(|cell| window.leaves_at(cells.content_pane(slot, window, cell)))
             }
             Ask::Boundary { slot, window } => {
                 let boundary = next_multiple(floor, window.pane);

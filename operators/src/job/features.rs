@@ -4,7 +4,7 @@ use whisperer_schemas::time::{DAY, HOUR, MINUTE, Micros, format_duration};
 
 use crate::{
     cells::{Slot, SlotKind},
-    features::{Feature, Read},
+    features::{Feature, Read, spread},
     intake::{Intake, IntakeBuilder, LaneRequest, OfType, ValueKind},
     spec::{Aggregate, FeatureSpec, JobError, JobSpec, Located, Span, ValueType},
     window::{DAYS_MAX, PANES_MAX, Window, WindowError},
@@ -48,7 +48,7 @@ pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
 fn placeholder(spec: &FeatureSpec) -> Feature {
     let text = matches!(spec.aggregate, Aggregate::Last | Aggregate::First);
     let name = spec.name.value.clone();
-    Feature { name, read: Read::Count { slot: 0 }, window: None, divide_by: None, text }
+    Feature { name, read: Read::Count { slot: 0 }, window: None, divide_by: None, text, spread: 0.0 }
 }
 
 struct Compiler {
@@ -95,7 +95,9 @@ impl Compiler {
         }
         let text = value == Some(ValueKind::Text);
         let (read, content) = self.read(spec, Input { lane, window, text });
-        self.features.push(Feature { name: spec.name.value.clone(), read, window, divide_by: spec.divide_by, text });
+        let spread = window.map_or(0.0, spread);
+        let name = spec.name.value.clone();
+        self.features.push(Feature { name, read, window, divide_by: spec.divide_by, text, spread });
         self.content.push(content);
         Ok(())
     }
