@@ -36,6 +36,15 @@ pub(super) struct Filing {
     taken_over: bool,
 }
 
+/// The cuts of a run.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Cuts {
+    pub(super) plan: CutPlan,
+    /// Whether the run goes on from no checkpoint, so that a cut comes before its first record.
+    pub(super) fresh: bool,
+    pub(super) clock: Clock,
+}
+
 /// What tells the time of a cut.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Clock {
@@ -56,7 +65,8 @@ impl Clock {
 
 impl Filing {
     /// Closes the files of the table that is called so at the first cut that comes `every` after the last closing.
-    pub(super) fn new(table: &str, every: Micros, (clock, plan): (Clock, CutPlan)) -> Filing {
+    pub(super) fn new(table: &str, every: Micros, cuts: Cuts) -> Filing {
+        let Cuts { plan, clock, .. } = cuts;
         let closed = plan.after;
         let closed_at = clock.at(closed.max(plan.from));
         Filing { name: format!("{ROWS}{table}"), every, clock, closed_at, closed, waiting: false, taken_over: false }

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use whisperer_operators::{job::CompiledJob, keyed::CutPlan};
+use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::TableSchema;
 use whisperer_sinks::{
     Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, RunId, RunManifest, SinkError, StagedFile, TableLog,
@@ -14,7 +14,7 @@ use whisperer_sinks::{
 };
 
 use super::{
-    filing::{Clock, Filing},
+    filing::{Cuts, Filing},
     measured::measured,
     tables::{Outlet, Staged, TableSinks, Way},
 };
@@ -109,9 +109,9 @@ impl Outputs {
         job: &CompiledJob,
         tables: [Arc<TableSchema>; 3],
         place: Place,
-        cuts: Option<(Clock, CutPlan)>,
+        cuts: Option<Cuts>,
     ) -> Result<WorkerTables, SinkError> {
-        let each = tables.clone().map(|table| TableSinks::new(table, cuts.map(|(_, plan)| plan)));
+        let each = tables.clone().map(|table| TableSinks::new(table, cuts));
         for settings in &self.sinks {
             if let Some((at, outlet)) = self.outlet(settings, (job, &tables), place, cuts)? {
                 each[at].add(self.measured(outlet, (settings, at)));
@@ -148,7 +148,7 @@ impl Outputs {
         settings: &SinkSettings,
         (job, tables): (&CompiledJob, &[Arc<TableSchema>; 3]),
         place: Place,
-        cuts: Option<(Clock, CutPlan)>,
+        cuts: Option<Cuts>,
     ) -> Result<Option<(usize, Outlet)>, SinkError> {
         let checkpoints = cuts.is_some();
         let decisions = &tables[0];

@@ -24,7 +24,11 @@ use whisperer_sinks::{
     CommitFacts, Lake, LogSink, OutboxEncoder, OutboxSink, SinkError, StagedFile, TableSink, bytes_to_rows,
 };
 
-use super::{News, coordinator::wall_clock, filing::Filing};
+use super::{
+    News,
+    coordinator::wall_clock,
+    filing::{Cuts, Filing},
+};
 
 /// Where rows of one table go, on one worker.
 pub(super) struct Outlet {
@@ -122,14 +126,14 @@ pub(super) struct TableCut {
 }
 
 impl TableSinks {
-    pub(super) fn new(table: Arc<TableSchema>, plan: Option<CutPlan>) -> TableSinks {
+    pub(super) fn new(table: Arc<TableSchema>, cuts: Option<Cuts>) -> TableSinks {
         TableSinks(Rc::new(RefCell::new(Sinks {
             table,
             news: None,
             outlets: Vec::new(),
-            plan,
-            // A run that goes on from nothing takes a cut before its first record.
-            open_until: plan.map_or(u64::MAX, |plan| if plan.after == 0 { 0 } else { plan.next_after(plan.after) }),
+            plan: cuts.map(|cuts| cuts.plan),
+            open_until: cuts
+                .map_or(u64::MAX, |Cuts { plan, fresh, .. }| if fresh { 0 } else { plan.next_after(plan.after) }),
             waiting: BTreeMap::new(),
             digest: Digest::default(),
             failed: None,

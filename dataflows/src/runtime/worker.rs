@@ -27,7 +27,7 @@ use super::{
     control::{Committed, Control, Message, Start},
     coordinator::{Coordinator, Tools},
     counts,
-    filing::{Clock, take_over_rows},
+    filing::{Clock, Cuts, take_over_rows},
     outputs::{Place, WorkerTables},
     reading::{Pace, ReadCounts, Reading, Shared as SharedReading, read_source},
     recovery::{self, Restored},
@@ -152,7 +152,8 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     let reader = run.source.open(index, peers, &positions)?;
     let parser = Parser::new(run.format.clone(), run.job.intake.clone())?;
     let clock = if run.source.live() { Clock::Epochs(run.epoch_interval) } else { Clock::Wall };
-    let cuts = setup.plan.map(|plan| (clock, plan));
+    let fresh = start.is_some_and(|start| start.restored.is_none());
+    let cuts = setup.plan.map(|plan| Cuts { plan, fresh, clock });
     let tables = run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, cuts)?;
     let deliver_from = start.map_or(run.news.deliver_from, |start| start.deliver_from);
     tables.each[0].tell_news(News { deliver_from, ..run.news });

@@ -84,6 +84,22 @@ fn a_job_that_dies_at_a_failpoint_ends_as_if_it_had_not() {
 }
 
 #[test]
+fn a_start_from_the_cut_before_the_first_record_loses_nothing() {
+    // Goal: a job that dies after the cut that comes before its first record, goes on from there and dies after the next cut, has the rows
+    // of the epochs between in that. Method: both times it ends with the second manifest that it creates, its claim being the first.
+    let undisturbed = Job::new("undisturbed");
+    undisturbed.finish(&[]);
+    let job = Job::new("first");
+    for manifests in [2, 4] {
+        let variables = [("WHISPERER_FAILPOINT", "manifest-created:2")];
+        assert!(matches!(job.run_for(&["--workers", "2"], &variables, Duration::from_secs(60)), Ended::Killed));
+        assert_eq!(job.manifest_max(), manifests);
+    }
+    job.finish(&["--workers", "2"]);
+    job.assert_equals(&undisturbed, "after both");
+}
+
+#[test]
 fn a_checkpoint_resumes_on_any_number_of_workers() {
     // Goal: a checkpoint taken on 2 workers goes on on 1, 3 and 4, and back on 2.
     let undisturbed = Job::new("undisturbed");
