@@ -73,6 +73,17 @@ pub enum Payload<'a> {
     },
 }
 
+impl Payload<'_> {
+    /// Its length in bytes, as it stands in the source.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        match self {
+            Payload::Json(bytes) | Payload::Csv { raw: bytes, .. } => bytes.len() as u64,
+            Payload::TooLarge { bytes, .. } => *bytes,
+        }
+    }
+}
+
 /// What a reader covered of one partition in one epoch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk {

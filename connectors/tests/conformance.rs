@@ -299,7 +299,7 @@ fn what_cannot_be_opened_is_said() {
 #[test]
 fn a_folder_is_its_visible_files_with_known_endings() {
     // Goal: hidden files, other endings and folders below are no part of a folder.
-    let folder = folder(&[("a.json", b"1".to_vec()), (".b.json", b"2".to_vec()), ("c.parquet", vec![])]);
+    let folder = folder(&[("a.json", b"1".to_vec()), (".b.json", b"2".to_vec()), ("c.avro", vec![])]);
     fs::create_dir(folder.path().join("d.json")).unwrap();
     check(&source(folder.path(), EpochSize::Bytes(10)), &[vec![(0, b"1".to_vec())]]);
 }

@@ -7,10 +7,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Limits, io_error, window::Window};
+use super::{
+    Limits, io_error,
+    parquet::{self, ParquetRows},
+    window::Window,
+};
 use crate::source::SourceError;
 
-const ENDINGS: &str = ".ndjson, .jsonl, .json or .csv, each also with .gz or .zst";
+const ENDINGS: &str = ".ndjson, .jsonl, .json or .csv, each also with .gz or .zst, or in .parquet";
 
 /// A file to be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,8 +22,8 @@ pub(super) struct InputFile {
     pub(super) path: PathBuf,
     pub(super) shape: Shape,
     encoding: Encoding,
-    /// Bytes on the disk when the source was made.
-    bytes: u64,
+    /// Bytes on the disk when the source was made; of a Parquet file, its rows.
+    length: u64,
 }
 
 /// What the text of a file is.
@@ -27,6 +31,7 @@ pub(super) struct InputFile {
 pub(super) enum Shape {
     Ndjson,
     Csv,
+    Parquet,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,15 +46,25 @@ impl InputFile {
         self.shape == Shape::Ndjson && self.encoding == Encoding::Plain
     }
 
-    /// Length of its text, where it is known before it is read.
-    pub(super) fn text_bytes(&self) -> Option<u64> {
-        (self.encoding == Encoding::Plain).then_some(self.bytes)
+    /// Whether its offsets count rows.
+    pub(super) fn is_parquet(&self) -> bool {
+        self.shape == Shape::Parquet
+    }
+
+    /// How many offsets it has, where that is known before it is read: bytes of its text, or rows.
+    pub(super) fn offsets(&self) -> Option<u64> {
+        (self.encoding == Encoding::Plain).then_some(self.length)
     }
 
     /// Opens the file as it is, without decompressing it.
     pub(super) fn open_plain(&self, limits: Limits) -> Result<Window<File>, SourceError> {
         let file = File::open(&self.path).map_err(|error| io_error(&self.path, error))?;
-        Ok(Window::new(file, 0, self.bytes, limits))
+        Ok(Window::new(file, 0, self.length, limits))
+    }
+
+    /// Its rows from row `at` on, if it is a Parquet file.
+    pub(super) fn open_rows(&self, at: u64, limits: Limits) -> Result<ParquetRows, SourceError> {
+        ParquetRows::open(&self.path, self.length, at, limits).map_err(|error| io_error(&self.path, error))
     }
 
     /// Its text from byte `at` on; at its end where it is not that long.
@@ -61,9 +76,9 @@ impl InputFile {
         let mut file = File::open(&self.path)?;
         let mut text: Box<dyn Read> = match self.encoding {
             Encoding::Plain => {
-                let at = at.min(self.bytes);
+                let at = at.min(self.length);
                 file.seek(SeekFrom::Start(at))?;
-                return Ok(Window::new(Box::new(file), at, self.bytes, limits));
+                return Ok(Window::new(Box::new(file), at, self.length, limits));
             }
             // A gzip file may have several members, a zstd file several frames: both read on to the end of the file.
             Encoding::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(BufReader::with_capacity(256 << 10, file))),
@@ -94,8 +109,12 @@ pub(super) fn list(root: &Path, path: &str) -> Result<Vec<InputFile>, SourceErro
 }
 
 fn measured(path: PathBuf, shape: Shape, encoding: Encoding) -> Result<InputFile, SourceError> {
-    let bytes = fs::metadata(&path).map_err(|error| io_error(&path, error))?.len();
-    Ok(InputFile { path, shape, encoding, bytes })
+    let length = match shape {
+        Shape::Parquet => parquet::count_rows(&path),
+        Shape::Ndjson | Shape::Csv => fs::metadata(&path).map(|file| file.len()),
+    };
+    let length = length.map_err(|error| io_error(&path, error))?;
+    Ok(InputFile { path, shape, encoding, length })
 }
 
 /// The files of a folder, without those below it and without hidden ones, which are mostly half-written.
@@ -132,6 +151,8 @@ fn kind(path: &Path) -> Option<(Shape, Encoding)> {
         (None, None) => (name.as_str(), Encoding::Plain),
     };
     match stem.rsplit_once('.')?.1 {
+        // What is compressed there is its columns.
+        "parquet" => (encoding == Encoding::Plain).then_some((Shape::Parquet, encoding)),
         "ndjson" | "jsonl" | "json" => Some((Shape::Ndjson, encoding)),
         "csv" => Some((Shape::Csv, encoding)),
         _ => None,
@@ -163,6 +184,7 @@ mod tests {
         assert_eq!(kind("a.csv.zst"), Some((Shape::Csv, Encoding::Zstd)));
         assert_eq!(kind("a.gz"), None);
         assert_eq!(kind("csv"), None);
-        assert_eq!(kind("a.parquet"), None);
+        assert_eq!(kind("a.Parquet"), Some((Shape::Parquet, Encoding::Plain)));
+        assert_eq!(kind("a.parquet.gz"), None);
     }
 }

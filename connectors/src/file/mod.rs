@@ -1,19 +1,20 @@
-//! `file`: NDJSON and CSV, plain, gzip or zstd, one file, a folder or a glob.
+//! `file`: NDJSON and CSV, plain, gzip or zstd, and Parquet; one file, a folder or a glob.
 //!
 //! Files are read in natural name order, as one partition or, with `partitioned`, as a partition each. Offsets count bytes of the
-//! decompressed text over the partition's files. A line ends at a line feed (a carriage return before it is cut off) or with its
+//! decompressed text over the partition's files; a Parquet file has an offset a row. A line ends at a line feed (a carriage return before it is cut off) or with its
 //! file; a byte order mark at a file's start belongs to its first line and is cut off as well.
 //!
 //! How a partition is read:
 //! * Plain NDJSON in epochs of bytes is read by all workers together ([`shared`]): an epoch is a range of bytes, each worker
 //!   has a sub-range of it, and a line belongs to the sub-range in which it begins. All workers compute the same cuts.
 //! * Everything else is read by one worker from front to back ([`sequential`]): compressed text has no way in but from its
-//!   beginning, a CSV row may contain line feeds, and records can only be counted in order.
+//!   beginning, a CSV row may contain line feeds, and records can only be counted in order. A Parquet file is entered at any row group.
 //!
 //! A position is any byte at which an epoch was cut. It may lie inside a line that an earlier epoch has read, which is seen from the byte
 //! before it: where that is no line feed, reading goes on after the next one. Positions in CSV files are beginnings of rows.
 
 mod listing;
+mod parquet;
 mod rows;
 mod sequential;
 mod shared;
@@ -99,7 +100,13 @@ impl Source for FileSource {
     }
 
     fn size(&self) -> Option<Size> {
-        self.partitions.iter().flatten().map(InputFile::text_bytes).sum::<Option<u64>>().map(Size::Bytes)
+        let all = || self.partitions.iter().flatten();
+        let sum = all().map(InputFile::offsets).sum::<Option<u64>>();
+        match all().filter(|file| file.is_parquet()).count() {
+            0 => sum.map(Size::Bytes),
+            // Bytes and rows do not add up.
+            some => sum.filter(|_| some == all().count()).map(Size::Records),
+        }
     }
 
     fn open(&self, worker: usize, workers: usize, positions: &Positions) -> Result<Box<dyn Reader>, SourceError> {

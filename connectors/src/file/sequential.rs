@@ -7,6 +7,7 @@ use whisperer_schemas::{PartitionId, Position};
 use super::{
     Limits, io_error,
     listing::{InputFile, Shape},
+    parquet::ParquetRows,
     rows::Rows,
     window::{Line, Window},
 };
@@ -21,15 +22,19 @@ pub(super) struct Sequential {
     next_file: usize,
     base: u64,
     open: Option<Open>,
-    /// With epochs of bytes, where the next one ends.
+    /// With epochs of bytes, where the next one ends: an offset, and the bytes of Parquet rows beyond one each.
     epoch_end: u64,
+    row_bytes: u64,
 }
 
 /// A file being read.
-struct Open {
-    window: Window<Box<dyn Read>>,
-    /// Only CSV has rows.
-    rows: Option<Rows>,
+enum Open {
+    Text {
+        window: Window<Box<dyn Read>>,
+        /// Only CSV has rows.
+        rows: Option<Box<Rows>>,
+    },
+    Parquet(ParquetRows),
 }
 
 impl Sequential {
@@ -40,8 +45,18 @@ impl Sequential {
         epoch_size: EpochSize,
         limits: Limits,
     ) -> Result<Sequential, SourceError> {
-        let mut sequential =
-            Sequential { partition, limits, epoch_size, files, next_file: 0, base: 0, open: None, epoch_end: start };
+        let (epoch_end, row_bytes) = (start, 0);
+        let mut sequential = Sequential {
+            partition,
+            limits,
+            epoch_size,
+            files,
+            next_file: 0,
+            base: 0,
+            open: None,
+            epoch_end,
+            row_bytes,
+        };
         sequential.go_to(start)?;
         Ok(sequential)
     }
@@ -67,7 +82,7 @@ impl Sequential {
     /// The records that begin before the epoch's end.
     fn read_bytes(&mut self, bytes: u64, each: &mut dyn FnMut(RawRecord<'_>)) -> Result<bool, SourceError> {
         self.epoch_end = self.epoch_end.saturating_add(bytes);
-        while self.offset() < self.epoch_end {
+        while self.offset() + self.row_bytes < self.epoch_end {
             if !self.next(each)? {
                 return Ok(true);
             }
@@ -77,7 +92,7 @@ impl Sequential {
 
     /// Where the next record begins.
     fn offset(&self) -> u64 {
-        self.base + self.open.as_ref().map_or(0, |open| open.window.offset())
+        self.base + self.open.as_ref().map_or(0, Open::offset)
     }
 
     /// Hands the next record over; false at the end of the partition.
@@ -86,7 +101,10 @@ impl Sequential {
             let Some(open) = &mut self.open else { break };
             let (partition, base) = (self.partition, self.base);
             let line = open.next().map_err(|error| io_error(&self.files[self.next_file - 1].path, error))?;
-            if let Some(line) = line {
+            if let Some((line, is_row)) = line {
+                if is_row {
+                    self.row_bytes += line.payload.bytes();
+                }
                 let position = Position { partition, offset: base + line.offset };
                 each(RawRecord { position, chunk: 0, ingest_time: None, headers: &[], payload: line.payload });
                 return Ok(true);
@@ -100,10 +118,10 @@ impl Sequential {
         loop {
             if let Some(open) = &mut self.open {
                 let path = &self.files[self.next_file - 1].path;
-                if !open.window.is_at_end().map_err(|error| io_error(path, error))? {
+                if !open.is_at_end().map_err(|error| io_error(path, error))? {
                     return Ok(false);
                 }
-                self.base += open.window.offset();
+                self.base += open.offset();
                 self.open = None;
             }
             if self.next_file == self.files.len() {
@@ -117,21 +135,22 @@ impl Sequential {
     fn go_to(&mut self, start: u64) -> Result<(), SourceError> {
         while self.next_file < self.files.len() {
             let local = start - self.base;
-            match self.files[self.next_file].text_bytes() {
+            match self.files[self.next_file].offsets() {
                 // Nothing of this file is left, and how long it is, is known.
-                Some(bytes) if local >= bytes => {
-                    self.base += bytes;
+                Some(offsets) if local >= offsets => {
+                    self.base += offsets;
                     self.next_file += 1;
                 }
                 _ if self.open_next(local)? => return Ok(()),
                 // It was shorter than that.
-                _ => self.base += self.open.take().map_or(0, |open| open.window.offset()),
+                _ => self.base += self.open.take().map_or(0, |open| open.offset()),
             }
         }
         if self.base == start {
             return Ok(());
         }
-        let detail = format!("its files have {} bytes", self.base);
+        let unit = if self.files.iter().all(InputFile::is_parquet) { "rows" } else { "bytes" };
+        let detail = format!("its files have {} {unit}", self.base);
         Err(SourceError::NoSuchOffset { partition: self.partition, offset: start, detail })
     }
 
@@ -139,18 +158,22 @@ impl Sequential {
     fn open_next(&mut self, local: u64) -> Result<bool, SourceError> {
         let file = &self.files[self.next_file];
         self.next_file += 1;
-        let mut open = Open { window: file.open_text(0, self.limits)?, rows: None };
+        if file.is_parquet() {
+            self.open = Some(Open::Parquet(file.open_rows(local, self.limits)?));
+            return Ok(true);
+        }
+        let (mut window, mut rows) = (file.open_text(0, self.limits)?, None);
         let done = (|| {
             if file.shape == Shape::Csv {
-                open.rows = Some(Rows::new(&mut open.window)?);
+                rows = Some(Box::new(Rows::new(&mut window)?));
             }
-            Ok(open.window.offset() >= local)
+            Ok(window.offset() >= local)
         })();
         let mut reached = done.map_err(|error| io_error(&file.path, error))?;
         if !reached {
-            (open.window, reached) = resume(file, local, self.limits)?;
+            (window, reached) = resume(file, local, self.limits)?;
         }
-        self.open = Some(open);
+        self.open = Some(Open::Text { window, rows });
         Ok(reached)
     }
 }
@@ -164,7 +187,7 @@ fn resume(file: &InputFile, local: u64, limits: Limits) -> Result<(Window<Box<dy
         }
         match file.shape {
             Shape::Ndjson => drop(window.skip_line(u64::MAX)?),
-            Shape::Csv => window.consume(1),
+            Shape::Csv | Shape::Parquet => window.consume(1),
         }
         Ok(true)
     };
@@ -173,10 +196,27 @@ fn resume(file: &InputFile, local: u64, limits: Limits) -> Result<(Window<Box<dy
 }
 
 impl Open {
-    fn next(&mut self) -> io::Result<Option<Line<'_>>> {
-        match &mut self.rows {
-            Some(rows) => rows.next_row(&mut self.window),
-            None => self.window.next_line(),
+    /// The next record, and whether it is a row that has one offset.
+    fn next(&mut self) -> io::Result<Option<(Line<'_>, bool)>> {
+        Ok(match self {
+            Open::Text { window, rows: Some(rows) } => rows.next_row(window)?.map(|line| (line, false)),
+            Open::Text { window, rows: None } => window.next_line()?.map(|line| (line, false)),
+            Open::Parquet(rows) => rows.next_row()?.map(|line| (line, true)),
+        })
+    }
+
+    /// Where the next record begins in the file.
+    fn offset(&self) -> u64 {
+        match self {
+            Open::Text { window, .. } => window.offset(),
+            Open::Parquet(rows) => rows.offset(),
+        }
+    }
+
+    fn is_at_end(&mut self) -> io::Result<bool> {
+        match self {
+            Open::Text { window, .. } => window.is_at_end(),
+            Open::Parquet(rows) => Ok(rows.is_at_end()),
         }
     }
 }

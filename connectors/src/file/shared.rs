@@ -61,7 +61,7 @@ impl Shared {
         let mut placed = Vec::with_capacity(files.len());
         for file in files {
             placed.push((file.clone(), bytes));
-            bytes += file.text_bytes().expect("only plain files are shared");
+            bytes += file.offsets().expect("only plain files are shared");
         }
         if start > bytes {
             let detail = format!("its files have {bytes} bytes");
@@ -95,7 +95,7 @@ impl Shared {
         each: &mut dyn FnMut(RawRecord<'_>),
     ) -> Result<(), SourceError> {
         let (input, base) = &self.files[file];
-        let (base, bytes) = (*base, input.text_bytes().unwrap_or(0));
+        let (base, bytes) = (*base, input.offsets().unwrap_or(0));
         let range = part.start.clamp(base, base + bytes) - base..part.end.clamp(base, base + bytes) - base;
         if range.is_empty() {
             return Ok(());

@@ -12,6 +12,7 @@ use crate::{
     rounds,
     running::{
         broker::{Broker, PARTITIONS, Record, events_with},
+        columns,
         job::{Ended, Job, Random},
     },
 };
@@ -24,12 +25,13 @@ fn time(event: &Record) -> Micros {
     event["timestamp"].as_str().and_then(|time| parse_rfc3339(time.as_bytes())).expect("a time")
 }
 
-/// Writes those events of each partition that `of` takes into a file of its own.
+/// Writes those events of each partition that `of` takes into a file of its own, as lines and as columns.
 fn write(folder: &Path, events: &[Record], of: impl Fn(&Record) -> bool) {
     fs::create_dir(folder).expect("a folder");
     for partition in 0..PARTITIONS {
         let own = events.iter().filter(|event| event.partition == partition && of(event));
         let lines: Vec<Vec<u8>> = own.map(|event| [&event.line[..], b"\n"].concat()).collect();
+        columns::write(&folder.join(format!("{partition}.parquet")), &lines.concat());
         fs::write(folder.join(format!("{partition}.ndjson")), lines.concat()).expect("written");
     }
 }
@@ -44,7 +46,7 @@ fn with_source(job: &str, source: &str) -> String {
 #[test]
 fn files_and_then_a_topic_are_one_log() {
     // Goal: a hand-over amid the log, files that reach beyond it, a topic that begins before it, and kills on both sides of it, live and
-    // bounded, on 1 to 3 workers: decisions and profiles are those of one run over everything.
+    // bounded, on 1 to 3 workers: decisions and profiles are those of one run over everything, be the files lines or columns.
     let events = events_with(40_000, &["--disorder", "0", "--late", "0", "--malformed", "0"]);
     let mut times: Vec<Micros> = events.iter().map(time).collect();
     times.sort_unstable();
@@ -64,13 +66,14 @@ fn files_and_then_a_topic_are_one_log() {
     let all = format!("connector = \"file\"\npath = \"{folder}/all/*.ndjson\"\npartitioned = true\n");
     let undisturbed = Job::edited("whole", |text| with_source(&text, &all));
     undisturbed.finish(&[]);
-    let history =
-        format!("path = \"{folder}/history/*.ndjson\", until = \"{}\", partitioned = true", format_micros(until));
+    let history = |kind: &str| {
+        format!("path = \"{folder}/history/*.{kind}\", until = \"{}\", partitioned = true", format_micros(until))
+    };
     let of_topic = format!("connector = \"kafka\"\nbrokers = \"{}\"\ntopic = \"{topic}\"\n", broker.address);
-    let source = format!("{of_topic}history = {{ {history} }}\n");
     let mut random = Random::new();
-    let mut kills = 0;
-    while kills < rounds().div_ceil(4) {
+    let (mut kills, mut kinds) = (0, ["ndjson", "parquet"].into_iter().cycle().enumerate());
+    while let Some((at, kind)) = kinds.next().filter(|(at, _)| *at < 2 || kills < rounds().div_ceil(4)) {
+        let source = format!("{of_topic}history = {{ {} }}\n", history(kind));
         let job = Job::edited("history", |text| with_source(&text, &source));
         let mut attempts = 0;
         loop {
@@ -85,6 +88,6 @@ fn files_and_then_a_topic_are_one_log() {
                 Ended::Failed(code, told) => panic!("seed {}: exit code {code}: {told}", random.seed()),
             }
         }
-        job.assert_equals(&undisturbed, &format!("seed {}, {kills} kills", random.seed()));
+        job.assert_equals(&undisturbed, &format!("seed {}, job {at} from {kind}, {kills} kills", random.seed()));
     }
 }

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "kafka")]
 pub mod broker;
+pub mod columns;
 pub mod job;
 #[cfg(feature = "kafka")]
 pub mod topics;
