@@ -95,6 +95,8 @@ pub(super) struct Shared {
     /// Positions that a checkpoint has committed, for the reader to pass on.
     committed: Rc<RefCell<Option<Positions>>>,
     epoch: Rc<Cell<u64>>,
+    /// How far above the epoch that this worker reads another one can have come that shares partitions with it.
+    ahead: u64,
 }
 
 impl Shared {
@@ -106,7 +108,7 @@ impl Shared {
         found.or_else(|| self.end.borrow().clone())
     }
 
-    /// Stops reading at the first cut at or after an epoch; the cut can be taken at once.
+    /// Stops reading at the first cut at or after an epoch; the cut can be taken nearly at once.
     pub(super) fn stop_at(&self, epoch: u64) {
         self.stop_at.set(Some(epoch));
     }
@@ -124,6 +126,11 @@ impl Shared {
     /// The epoch that is being read.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch.get()
+    }
+
+    /// The epoch at which all workers can stop.
+    pub(super) fn stop_epoch(&self) -> u64 {
+        self.epoch.get() + self.ahead
     }
 
     /// Tells the reader what is committed.
@@ -219,7 +226,8 @@ impl Reading {
             failed: None,
             done: Vec::new(),
         };
-        let shared = Shared::default();
+        let ahead = if pace.live.is_some() { 0 } else { EPOCHS_IN_FLIGHT_MAX };
+        let shared = Shared { ahead, ..Shared::default() };
         shared.epoch.set(pace.first);
         let in_flight = VecDeque::new();
         let clamped_before = before.clamped;
@@ -445,7 +453,7 @@ pub(super) fn read_source<'scope>(
                 epoch = next;
                 capabilities.iter_mut().for_each(|capability| capability.downgrade(&epoch));
             }
-            if reading.shared.stop_at.get().is_some() {
+            if reading.shared.stop_at.get().is_some() && !reading.reads_on(epoch) {
                 return activator.activate_after(WAIT_LIVE);
             }
             if !reading.is_due(epoch) || !reading.has_room(epoch, &probe) {
@@ -490,13 +498,23 @@ impl Reading {
     /// The epoch to go on with, where everything before `epoch` has been read.
     fn next_epoch(&mut self, epoch: u64) -> u64 {
         if let (Some(at), Some(plan)) = (self.shared.stop_at.get(), self.pace.plan) {
-            // Above the first cut at or after `at` and what has been read.
-            return *self.stopped.get_or_insert_with(|| plan.next_after(at.max(epoch).saturating_sub(1)) + 1);
+            if self.reads_on(epoch) {
+                return epoch;
+            }
+            // Above the first cut at or after `at`, and after what has been read of a live source, whose partitions nobody shares.
+            let read = if self.pace.live.is_some() { at.max(epoch) } else { at };
+            return epoch.max(*self.stopped.get_or_insert_with(|| plan.next_after(read.saturating_sub(1)) + 1));
         }
         match self.pace.live {
             None => epoch,
             Some(interval) => epoch.max(wall_clock_epoch(interval)),
         }
+    }
+
+    /// Whether a worker that is to stop reads this epoch still. Workers share the partitions of a bounded source, chunk by chunk, so all of
+    /// them stop after the same epoch, which none can have passed when the first one heard of it.
+    fn reads_on(&self, epoch: u64) -> bool {
+        self.pace.live.is_none() && self.shared.stop_at.get().is_some_and(|at| epoch <= at)
     }
 
     /// Whether an epoch may be read: any of a bounded source, one of a live source when it has begun.

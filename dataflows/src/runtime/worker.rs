@@ -352,7 +352,7 @@ impl Running {
                 }
             }
             Message::StopRequest => {
-                let epoch = self.reading.epoch();
+                let epoch = self.reading.stop_epoch();
                 let stop = self.coordinator.as_mut().and_then(|coordinator| coordinator.stop(epoch));
                 if let Some(stop) = stop {
                     self.control.broadcast(&stop);
