@@ -36,7 +36,7 @@ pub use self::{
     digest::{Digest, row_hash},
     error::SchemaError,
     ids::{Epoch, KeyHash, PartitionId, Position},
-    table::{Column, ColumnType, Row, TableSchema},
+    table::{Column, ColumnType, Row, TableSchema, VIEWS},
     time::Micros,
     value::Value,
 };

@@ -1,5 +1,10 @@
 //! The tables that Whisperer writes, column by column; what becomes their Arrow schema.
 
+use std::{
+    collections::BTreeSet,
+    sync::{Mutex, PoisonError},
+};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -83,7 +88,7 @@ pub struct Column {
 /// A table: its name, the version of its layout, and its columns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableSchema {
-    /// `decisions`, `profiles` or `dead_letters`.
+    /// `decisions`, `profiles`, `dead_letters` or `views/NAME`.
     pub name: &'static str,
     /// Version of the fixed columns' layout.
     pub version: u32,
@@ -215,6 +220,25 @@ impl TableSchema {
         &RESERVED_NAMES
     }
 
+    /// A view: its columns, then `_epoch`, `_as_of`, `_since` and `_diff`. Its rows are changes; those of one row with the greatest
+    /// `_since` add up to how often it is there.
+    #[must_use]
+    pub fn view(name: &str, mut columns: Vec<Column>) -> TableSchema {
+        use ColumnType::{Int, Time};
+        columns.push(Column::required("_epoch", Int, "", "Last epoch that the change is part of"));
+        columns.push(Column::optional("_as_of", Time, "us", "Global watermark then, in event time"));
+        let doc = "Epoch of the checkpoint at which a change of the job began the view anew, 0 for the first start";
+        columns.push(Column::required("_since", Int, "", doc));
+        columns.push(Column::required("_diff", Int, "", "1 for a row that came, -1 for one that went"));
+        TableSchema { name: name_of_view(name), version: 1, columns, partition_by: None }
+    }
+
+    /// The place of the column with how often a row comes or goes; none where each row is there once.
+    #[must_use]
+    pub fn diff_index(&self) -> Option<usize> {
+        self.name.starts_with(VIEWS).then(|| self.column_index("_diff")).flatten()
+    }
+
     /// The place of the column with this name.
     #[must_use]
     pub fn column_index(&self, name: &str) -> Option<usize> {
@@ -248,10 +272,27 @@ impl TableSchema {
     }
 }
 
+/// What the names of views' tables begin with, which is the folder that they lie in.
+pub const VIEWS: &str = "views/";
+
+/// The name of a view's table. It lives as long as the process, once for each name.
+fn name_of_view(name: &str) -> &'static str {
+    static NAMES: Mutex<BTreeSet<&'static str>> = Mutex::new(BTreeSet::new());
+    let name = format!("{VIEWS}{name}");
+    // A set is whole at any moment.
+    let mut names = NAMES.lock().unwrap_or_else(PoisonError::into_inner);
+    match names.get(name.as_str()) {
+        Some(known) => known,
+        None => {
+            let kept: &'static str = name.leak();
+            names.insert(kept);
+            kept
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     #[test]

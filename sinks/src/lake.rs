@@ -41,7 +41,7 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use whisperer_schemas::TableSchema;
+use whisperer_schemas::{TableSchema, VIEWS};
 
 use self::{
     opening::{Alive, Owner},
@@ -295,8 +295,18 @@ impl Lake {
     }
 }
 
-/// The folders of tables: all but those whose name says that readers ignore it.
-fn tables(root: &Path) -> Result<Vec<PathBuf>, SinkError> {
+/// The folders of tables: all but those whose name says that readers ignore it. Those of views lie in a folder of their own.
+pub(crate) fn tables(root: &Path) -> Result<Vec<PathBuf>, SinkError> {
+    let mut tables = folders(root)?;
+    let views = root.join(VIEWS);
+    if let Some(at) = tables.iter().position(|folder| *folder == views) {
+        tables.remove(at);
+        tables.extend(folders(&views)?);
+    }
+    Ok(tables)
+}
+
+fn folders(root: &Path) -> Result<Vec<PathBuf>, SinkError> {
     let mut tables = Vec::new();
     for entry in fs::read_dir(root).map_err(io("list", root))? {
         let path = entry.map_err(io("list", root))?.path();

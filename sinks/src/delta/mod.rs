@@ -27,13 +27,13 @@ use std::{
 
 use deltalake_core::{DeltaTable, DeltaTableBuilder, checkpoints};
 use tokio::runtime::{Builder, Runtime};
-use whisperer_schemas::TableSchema;
+use whisperer_schemas::{TableSchema, VIEWS};
 
 use self::{state::TableState, store::DurableFolder};
 use crate::{
     durable::write_new,
     error::{SinkError, io},
-    failpoint,
+    failpoint, lake,
     log_tables::{LogCommit, is_logged},
 };
 
@@ -191,19 +191,22 @@ impl DeltaLogs {
 
 /// Names of the tables that a commit touches; those that it only fences keep a log already.
 fn tables_of(root: &Path, commit: &LogCommit<'_>) -> Result<BTreeSet<String>, SinkError> {
-    let first = |path: &Path| Some(path.components().next()?.as_os_str().to_string_lossy().into_owned());
     let in_table = |path: &Path| path.is_relative() && path.extension().is_some_and(|ending| ending == "parquet");
     let added = commit.files.iter().map(|file| file.place.as_path());
     let paths = added.chain(commit.remove.iter().map(PathBuf::as_path)).filter(|path| in_table(path));
-    let mut tables: BTreeSet<String> = paths.filter_map(first).collect();
+    let mut tables: BTreeSet<String> = paths.filter_map(table_of).collect();
     if commit.fences {
-        for entry in std::fs::read_dir(root).map_err(io("list", root))? {
-            let path = entry.map_err(io("list", root))?.path();
-            tables
-                .extend(is_logged(&path).then(|| path.file_name().map(|name| name.to_string_lossy().into())).flatten());
-        }
+        let logged = lake::tables(root)?.into_iter().filter(|folder| is_logged(folder));
+        tables.extend(logged.filter_map(|folder| table_of(folder.strip_prefix(root).ok()?)));
     }
     Ok(tables)
+}
+
+/// The table that a path in a lake belongs to: its first folder, or the first two where it is a view's.
+fn table_of(path: &Path) -> Option<String> {
+    let mut folders = path.components().map(|folder| folder.as_os_str().to_string_lossy().into_owned());
+    let first = folders.next()?;
+    if Path::new(&first) == Path::new(VIEWS) { Some(format!("{VIEWS}{}", folders.next()?)) } else { Some(first) }
 }
 
 /// Whether `paths` have a file of that name; the names of our files are used once.

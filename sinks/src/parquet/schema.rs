@@ -5,7 +5,7 @@ use std::{fs::File, path::Path};
 use ::parquet::arrow::arrow_reader::{ArrowReaderMetadata, ArrowReaderOptions};
 use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
 use whisperer_schemas::{
-    Column, ColumnType, TableSchema,
+    Column, ColumnType, TableSchema, VIEWS,
     arrow::{DOC_KEY, TABLE_KEY, TABLE_VERSION_KEY, UNIT_KEY},
 };
 
@@ -24,7 +24,8 @@ pub fn read_schema(path: &Path) -> Result<TableSchema, SinkError> {
 fn table_of(schema: &Schema) -> Result<TableSchema, String> {
     let table = schema.metadata().get(TABLE_KEY).ok_or("its metadata names no table")?;
     // The fixed columns and the partition are what the table's name stands for.
-    let fixed = fixed_tables().into_iter().find(|fixed| fixed.name == table);
+    let view = table.strip_prefix(VIEWS).map(|view| TableSchema::view(view, Vec::new()));
+    let fixed = fixed_tables().into_iter().chain(view).find(|fixed| fixed.name == table);
     let fixed = fixed.ok_or_else(|| format!("it belongs to a table \"{table}\" that is not known"))?;
     let version = schema.metadata().get(TABLE_VERSION_KEY).and_then(|version| version.parse().ok());
     let version = version.ok_or("its metadata names no version of the table")?;
