@@ -118,7 +118,10 @@ fn the_files_add_up_to_the_digests() {
     let summary = json(&whisperer(DONE, &small_run(text(lake.path()), &["--json", "--workers", "2"])).stdout);
     let loaded = job_file::load_with(&root().join(ENGAGEMENT), &Overrides::default(), CompiledJob::new);
     let Ok((_, job)) = loaded else { panic!("the job does not compile") };
-    for table in [&*job.decisions, &*job.profiles, &TableSchema::dead_letters()] {
+    let dead_letters = TableSchema::dead_letters();
+    for table in
+        [&*job.decisions, &*job.profiles, &dead_letters].into_iter().chain(job.views.tables().map(|table| &**table))
+    {
         let digest = digest_of_table(lake.path(), &job.name, table).expect("the files can be read");
         assert_eq!(summary["digests"][table.name], digest.to_string(), "{}", table.name);
     }

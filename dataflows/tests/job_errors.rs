@@ -2,14 +2,32 @@
 //!
 //! `UPDATE_GOLDEN=1 cargo test -p whisperer-dataflows --test job_errors` writes the files anew; read the difference.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
-use whisperer_dataflows::job_file::{Overrides, load};
+use whisperer_dataflows::job_file::{JobFileErrors, Overrides, load, load_with};
+use whisperer_operators::job::CompiledJob;
 
 /// Compares a case's answer with its file. Paths are shown as they were given, relative to this crate.
 fn check(case: &str) {
+    let errors = load(&job_of(case), &Overrides::default()).expect_err("the job is wrong");
+    compare(case, &errors);
+}
+
+/// The same with what the compiler finds besides.
+fn check_compiled(case: &str) {
+    let errors = load_with(&job_of(case), &Overrides::default(), CompiledJob::new).expect_err("the job is wrong");
+    compare(case, &errors);
+}
+
+fn job_of(case: &str) -> PathBuf {
+    Path::new("tests/job_errors").join(case).join("job.toml")
+}
+
+fn compare(case: &str, errors: &JobFileErrors) {
     let folder = Path::new("tests/job_errors").join(case);
-    let errors = load(&folder.join("job.toml"), &Overrides::default()).expect_err("the job is wrong");
     let golden = folder.join("errors.txt");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         fs::write(&golden, errors.render()).expect("the golden file can be written");
@@ -46,6 +64,12 @@ fn what_a_later_version_knows_is_called_so() {
 fn mistakes_of_a_map_are_shown_at_once() {
     // Goal: the same for foreign records.
     check("map");
+}
+
+#[test]
+fn mistakes_of_views_are_shown_at_once() {
+    // Goal: the same for views, from keys that belong to others to names that no feature has and tables that no view has.
+    check_compiled("views");
 }
 
 #[cfg(feature = "kafka")]

@@ -63,8 +63,9 @@ fn run_over(
     Ok(report)
 }
 
-fn tables(job: &CompiledJob) -> [Arc<TableSchema>; 3] {
-    [job.decisions.clone(), job.profiles.clone(), Arc::new(TableSchema::dead_letters())]
+fn tables(job: &CompiledJob) -> Vec<Arc<TableSchema>> {
+    let fixed = [job.decisions.clone(), job.profiles.clone(), Arc::new(TableSchema::dead_letters())];
+    fixed.into_iter().chain(job.views.tables().cloned()).collect()
 }
 
 /// The lake of a folder: where the job's Parquet sinks were redirected to.

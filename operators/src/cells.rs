@@ -9,7 +9,11 @@
 //! them, so a count of a pane costs eight bytes. Lifetime slots have the one pane 0. A session needs no pane: behind the slot
 //! it has its start (59 bits) and its length (60 bits), which orders it like one.
 
+mod history;
+
 use whisperer_schemas::time::{DAY, HOUR, MINUTE, Micros};
+
+use crate::{spec::Period, views::first_day_of};
 
 /// Slots in a job, those of its triggers included.
 pub const SLOTS_MAX: usize = 1 << 9;
@@ -69,6 +73,22 @@ pub enum SlotKind {
     },
     /// A trigger's past: time of the last firing, ordinal and suppressed edges.
     Firing,
+    /// What views know of the key: a word.
+    Shown,
+    /// How often something changed, by day: a cell for each different change; the count in the low bits, the change.
+    Changes,
+    /// Least event time.
+    Earliest,
+    /// Periods with events, by their first day: no payload.
+    Periods {
+        /// Their length.
+        period: Period,
+    },
+    /// The earliest different event times, encoded like sessions without length.
+    Times {
+        /// Times kept.
+        max: u32,
+    },
 }
 
 impl SlotKind {
@@ -76,13 +96,17 @@ impl SlotKind {
     #[must_use]
     pub fn width(self) -> usize {
         match self {
-            SlotKind::Count | SlotKind::Refused => 0,
+            SlotKind::Count | SlotKind::Refused | SlotKind::Periods { .. } => 0,
             SlotKind::Sum
             | SlotKind::Min
             | SlotKind::Max
             | SlotKind::Latest
             | SlotKind::Values { .. }
-            | SlotKind::Sessions { .. } => 1,
+            | SlotKind::Sessions { .. }
+            | SlotKind::Shown
+            | SlotKind::Changes
+            | SlotKind::Earliest
+            | SlotKind::Times { .. } => 1,
             SlotKind::Last | SlotKind::First | SlotKind::Decay { .. } | SlotKind::Firing => 2,
             SlotKind::DecayOf { .. } => 3,
         }
@@ -347,6 +371,8 @@ impl Editor<'_> {
             SlotKind::Count => self.count(at, pane),
             SlotKind::Values { max } => self.add_value(at, pane, max, touch),
             SlotKind::Refused => {}
+            SlotKind::Periods { period } => self.refuse(at, first_day_of(period, touch.time)),
+            SlotKind::Times { max } => self.add_time(at, max, touch.time),
             kind => self.fold(at, pane, kind, touch),
         }
     }
@@ -427,7 +453,7 @@ impl Editor<'_> {
         let time = touch.time as u64;
         let one = 1_f64.to_bits();
         let payload: &[u64] = match kind {
-            SlotKind::Latest => &[time],
+            SlotKind::Latest | SlotKind::Earliest => &[time],
             SlotKind::Last | SlotKind::First => &[time, touch.value],
             SlotKind::Decay { .. } => &[time, one],
             SlotKind::DecayOf { .. } => &[time, one, touch.value],
@@ -516,6 +542,7 @@ fn fold_payload(kind: SlotKind, payload: &mut [u64], touch: Touch) {
         SlotKind::Min if number < f64::from_bits(payload[0]) => payload[0] = touch.value,
         SlotKind::Max if number > f64::from_bits(payload[0]) => payload[0] = touch.value,
         SlotKind::Latest => payload[0] = (payload[0] as Micros).max(touch.time) as u64,
+        SlotKind::Earliest => payload[0] = (payload[0] as Micros).min(touch.time) as u64,
         SlotKind::Last if touch.time >= payload[0] as Micros => {
             (payload[0], payload[1]) = (touch.time as u64, touch.value);
         }

@@ -140,6 +140,17 @@ impl Values {
         self.numbers[self.slots.at(name)]
     }
 
+    /// The place of a level or the stage in its list, or the number of a text among the worker's; none where it is null.
+    #[must_use]
+    pub fn place(&self, name: NameSlot) -> Option<u32> {
+        Some(self.texts[self.slots.at(name)]).filter(|place| *place != NO_TEXT)
+    }
+
+    /// Counts operations that gave no value.
+    pub(crate) fn count_nulls(&self, nulls: u64) {
+        self.nulls.set(self.nulls.get() + nulls);
+    }
+
     /// Operations on values that gave none since this was last asked.
     pub fn take_nulls(&self) -> u64 {
         self.nulls.take()

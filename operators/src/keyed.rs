@@ -3,7 +3,7 @@
 //! ```text
 //! records ──exchange by key group──▶ ┌─────────────┐ ──▶ decisions
 //! chunk facts ──────broadcast──────▶ │ apply_keyed │ ──▶ profiles
-//!                                    │             │ ──▶ stage updates, for views
+//!                                    │             │ ──▶ stage updates, facts and their texts, for views
 //!                                    └─────────────┘
 //! ```
 //! Records wait in a stash until the frontier has passed their epoch; then they are applied in the order of (partition, chunk), in which
@@ -41,7 +41,7 @@ use crate::{
     keys::{ColdFailed, Counts, EncodedStates, Keys, Outputs, WARMED},
     layout::StateLayout,
     record::Record,
-    views::StageUpdate,
+    views::{Fact, FactUpdate, StageUpdate, TextUpdate},
     watermark::{ChunkFacts, PartitionClocks},
 };
 
@@ -122,7 +122,7 @@ pub struct KeyedSetup {
     pub keys: Keys,
     /// The clocks of all partitions.
     pub clocks: PartitionClocks,
-    /// What is put out before the first record: the stages of restored keys.
+    /// What is put out before the first record: the stages of restored keys, and their facts, with the epoch of the cut that they stand in.
     pub outputs: Outputs,
     /// When cuts are taken; never where there is no plan.
     pub plan: Option<CutPlan>,
@@ -159,6 +159,10 @@ pub struct Keyed<'scope> {
     pub profiles: StreamVec<'scope, u64, Row>,
     /// What stages keys were in and have come to.
     pub stages: StreamVec<'scope, u64, StageUpdate>,
+    /// What keys add to views, and take back.
+    pub facts: StreamVec<'scope, u64, FactUpdate>,
+    /// The texts that stand in facts as hashes, each before or with its first fact of this worker.
+    pub texts: StreamVec<'scope, u64, TextUpdate>,
 }
 
 /// The keyed operator on a stream of records.
@@ -215,6 +219,10 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
         let (decisions, decision_stream) = builder.new_output::<Vec<Row>>();
         let (profiles, profile_stream) = builder.new_output::<Vec<Row>>();
         let (stages, stage_stream) = builder.new_output::<Vec<StageUpdate>>();
+        let (facts_out, fact_stream) = builder.new_output::<Vec<FactUpdate>>();
+        let (texts, text_stream) = builder.new_output::<Vec<TextUpdate>>();
+        let mut facts_out = OutputBuilder::<_, CapacityContainerBuilder<Vec<FactUpdate>>>::from(facts_out);
+        let mut texts = OutputBuilder::<_, CapacityContainerBuilder<Vec<TextUpdate>>>::from(texts);
         let mut decisions = OutputBuilder::<_, CapacityContainerBuilder<Vec<Row>>>::from(decisions);
         let mut profiles = OutputBuilder::<_, CapacityContainerBuilder<Vec<Row>>>::from(profiles);
         let mut stages = OutputBuilder::<_, CapacityContainerBuilder<Vec<StageUpdate>>>::from(stages);
@@ -222,6 +230,10 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
         builder.build(move |capabilities| {
             let mut operator = KeyedOperator::new(setup, capabilities);
             move |frontiers: &[MutableAntichain<u64>]| {
+                if let (Some((epoch, restored)), Some(capabilities)) = (operator.restored(), &operator.capabilities) {
+                    let restored = restored.into_iter().map(|(fact, diff)| (fact, epoch, diff));
+                    facts_out.activate().session(&capabilities[3].delayed(&epoch)).give_iterator(restored);
+                }
                 records.for_each(|capability, batch| operator.stash_records(*capability.time(), batch));
                 facts.for_each(|capability, batch| operator.stash_facts(*capability.time(), batch));
                 let more = operator.step(frontiers);
@@ -233,6 +245,9 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
                     let (mut stages, epoch) = (stages.activate(), *capabilities[2].time());
                     let updates = rows.stages.drain(..).map(|(stage, diff)| (stage, epoch, diff));
                     stages.session(&capabilities[2]).give_iterator(updates);
+                    let updates = rows.facts.drain(..).map(|(fact, diff)| (fact, epoch, diff));
+                    facts_out.activate().session(&capabilities[3]).give_iterator(updates);
+                    texts.activate().session(&capabilities[4]).give_iterator(rows.texts.drain(..));
                 }
                 operator.release(frontiers);
                 if more {
@@ -240,7 +255,13 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
                 }
             }
         });
-        Keyed { decisions: decision_stream, profiles: profile_stream, stages: stage_stream }
+        Keyed {
+            decisions: decision_stream,
+            profiles: profile_stream,
+            stages: stage_stream,
+            facts: fact_stream,
+            texts: text_stream,
+        }
     }
 }
 
@@ -280,6 +301,8 @@ struct KeyedOperator {
     cut: u64,
     /// The last epoch that was applied.
     applied: u64,
+    /// What restored keys add to views, until it is said.
+    restored: Option<Vec<(Fact, isize)>>,
     /// Whether the newest cut waits for its states.
     encoding: bool,
     cuts: Rc<RefCell<VecDeque<KeyedCut>>>,
@@ -292,8 +315,9 @@ struct KeyedOperator {
 }
 
 impl KeyedOperator {
-    fn new(setup: KeyedSetup, capabilities: Vec<Capability<u64>>) -> KeyedOperator {
+    fn new(mut setup: KeyedSetup, capabilities: Vec<Capability<u64>>) -> KeyedOperator {
         KeyedOperator {
+            restored: Some(std::mem::take(&mut setup.outputs.facts)),
             clocks: setup.clocks,
             keys: setup.keys,
             stash: BTreeMap::new(),
@@ -309,6 +333,12 @@ impl KeyedOperator {
             wanted: Vec::new(),
             capabilities: Some(capabilities),
         }
+    }
+
+    /// The facts of restored keys, once: they were so at the cut already.
+    fn restored(&mut self) -> Option<(u64, Vec<(Fact, isize)>)> {
+        let facts = self.restored.take()?;
+        Some((self.cut, facts))
     }
 
     fn stash_records(&mut self, epoch: u64, batch: &mut Vec<Record>) {

@@ -15,6 +15,7 @@ mod cuts;
 mod restore;
 mod state;
 mod survey;
+mod views;
 
 use std::sync::Arc;
 
@@ -30,6 +31,7 @@ use crate::{
     memo::Outcome,
     record::{LaneMask, Record},
     rows::{self, Cause, Moment},
+    views::{Fact, TextUpdate},
     wheel::Wheel,
 };
 
@@ -38,10 +40,12 @@ pub use counts::Counts;
 pub use cuts::EncodedStates;
 pub use restore::{RestoreError, Restoring};
 pub use state::KeyState;
+pub use views::CHANGES_MAX;
 
 use cold::Cold;
 use cuts::Cuts;
 use survey::Survey;
+use views::Told;
 
 /// States per block: the list of blocks grows, a block never moves.
 const BLOCK: usize = 1 << 12;
@@ -61,6 +65,10 @@ pub struct Outputs {
     pub profiles: Vec<Row>,
     /// Keys that entered (1) or left (-1) a stage, as the job numbers stages; none where the job has no stages.
     pub stages: Vec<(u16, isize)>,
+    /// What keys add to views from now on (1), and what they do not any more (-1); none where the job has no views.
+    pub facts: Vec<(Fact, isize)>,
+    /// Texts that stand as hashes in those.
+    pub texts: Vec<TextUpdate>,
 }
 
 /// The keys of one worker.
@@ -80,6 +88,8 @@ pub struct Keys {
     /// What is not in memory; none where everything is.
     cold: Option<Cold>,
     survey: Survey,
+    /// For each view, the epoch of the cut with which a change of the job began it anew.
+    views_since: Vec<u64>,
 }
 
 /// What is shared by all keys of a worker.
@@ -96,6 +106,8 @@ pub(crate) struct Engine {
     starts: Vec<u32>,
     /// The same of keys with many cells, by key: to walk those for every event would be most of its work.
     kept_starts: HashMap<u32, Box<[u32]>>,
+    /// Texts that views know.
+    told: Told,
 }
 
 /// Words of cells from which on a key's starts are kept: a walk over fewer costs less than the memory.
@@ -118,8 +130,10 @@ impl Keys {
             warming: Vec::new(),
             starts: Vec::new(),
             kept_starts: HashMap::new(),
+            told: Told::default(),
             counts,
         };
+        let views_since = vec![0; job.views.each.len()];
         Keys {
             job,
             index: HashTable::new(),
@@ -131,6 +145,7 @@ impl Keys {
             cuts: None,
             cold: None,
             survey: Survey::default(),
+            views_since,
         }
     }
 
@@ -283,6 +298,10 @@ impl Keys {
         if !self.job.stages.is_empty() {
             outputs.stages.push((0, 1));
         }
+        if !self.job.views.is_empty() {
+            let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
+            views::appear((&self.job, &mut self.engine), (state, at), outputs);
+        }
         at
     }
 
@@ -418,6 +437,7 @@ impl Turn<'_> {
         state.changed = true;
         self.find_starts();
         let job = self.job;
+        let history = (record.lanes & job.views.ledger_lanes != 0).then(|| self.history_before());
         let Engine { texts, starts, .. } = &mut *self.engine;
         let mut editor = self.state.cells.edit(starts, &job.layout);
         let mut lanes = record.lanes;
@@ -433,6 +453,9 @@ impl Turn<'_> {
                 editor.touch(*at, Touch { time: record.time, value, key_clock: clock });
             }
         }
+        if let Some(gone) = history {
+            self.history_after(gone);
+        }
     }
 
     /// Evaluates scores, stages and triggers at `now`; the starts of the slots' cells must be those of the state.
@@ -443,6 +466,7 @@ impl Turn<'_> {
         // Just after an event the readings are small whole numbers; at timers the fractions of days that have passed are among them.
         let remembered = matches!(cause, Cause::Event(_));
         let outcome = values.outcome(job, texts, self.state.disarmed, remembered);
+        let stage_before = self.state.stage;
         if !job.stages.is_empty() && outcome.stage != self.state.stage {
             self.outputs.stages.extend([(self.state.stage, -1), (outcome.stage, 1)]);
             self.state.stage = outcome.stage;
@@ -451,6 +475,9 @@ impl Turn<'_> {
         self.triggers(outcome, now, cause);
         self.state.silent = false;
         self.engine.counts.nulls += self.engine.values.take_nulls();
+        if !job.views.is_empty() {
+            self.follow(stage_before, now);
+        }
     }
 
     fn triggers(&mut self, outcome: Outcome, now: Micros, cause: Cause<'_>) {

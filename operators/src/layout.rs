@@ -12,7 +12,8 @@ use whisperer_schemas::{Micros, ids::text_hash};
 
 use crate::{
     cells::{Slot, SlotKind},
-    spec::{FeatureSpec, JobSpec, ScoreBody, ScoreSpec, TriggerSpec},
+    job::Views,
+    spec::{FeatureSpec, JobSpec, ScoreBody, ScoreSpec, TriggerSpec, ViewSpec},
 };
 
 /// The version of [`StateLayout`], and of the states encoded with it.
@@ -35,6 +36,27 @@ pub struct StateLayout {
     pub silent: BTreeSet<String>,
     /// Until when, in event time, a trigger is suppressed because a window that it reads has not filled.
     pub warming: BTreeMap<String, Micros>,
+    /// Views, in file order.
+    #[serde(default)]
+    pub views: Vec<ViewLayout>,
+}
+
+/// A view, and since when it is what it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewLayout {
+    /// Its name.
+    pub name: String,
+    /// Hash of what it computes.
+    pub definition: u64,
+    /// The epoch of the checkpoint with which it was begun anew, because the job had changed; 0 for the first start.
+    pub since: u64,
+}
+
+impl ViewLayout {
+    /// Whether it is the same view.
+    pub(crate) fn is_same(&self, other: &ViewLayout) -> bool {
+        (&self.name, self.definition) == (&other.name, other.definition)
+    }
 }
 
 /// Something with a name and a definition.
@@ -85,17 +107,23 @@ pub struct Change {
 
 impl StateLayout {
     /// The layout of a job with these slots, of which `lanes` tells what their lanes take.
-    pub(crate) fn new(spec: &JobSpec, slots: &[Slot], lanes: &[String], stages: &[String]) -> StateLayout {
+    pub(crate) fn new(
+        spec: &JobSpec,
+        slots: &[Slot],
+        lanes: &[String],
+        (stages, views): (&[String], &Views),
+    ) -> StateLayout {
         let names = Names { spec };
         let firings = spec.triggers.iter().map(|trigger| format!("firing {}", trigger.name.value));
-        let (of_features, _) = slots.split_at(slots.len() - spec.triggers.len());
+        let of_features = slots.iter().filter(|slot| slot.lane != usize::MAX);
+        let of_views = views.definitions(spec, stages);
         let definitions =
-            of_features.iter().map(|slot| definition_of_slot(slot, &lanes[slot.lane], spec)).chain(firings);
+            of_features.map(|slot| definition_of_slot(slot, &lanes[slot.lane], spec)).chain(firings).chain(of_views);
         let slot_layout = |(slot, definition): (&Slot, String)| SlotLayout {
             definition: text_hash(&definition),
             panes: slot.panes,
             words: 1 + slot.kind.width() as u8,
-            text: slot.text && matches!(slot.kind, SlotKind::Last | SlotKind::First),
+            text: slot.text && matches!(slot.kind, SlotKind::Last | SlotKind::First | SlotKind::Shown),
         };
         let named = |name: &str, definition: &str| Named { name: name.to_owned(), definition: text_hash(definition) };
         StateLayout {
@@ -106,6 +134,7 @@ impl StateLayout {
             stages: stages.to_vec(),
             silent: BTreeSet::new(),
             warming: BTreeMap::new(),
+            views: spec.views.iter().map(|view| names.layout_of_view(view)).collect(),
         }
     }
 
@@ -248,6 +277,13 @@ impl<'a> Names<'a> {
             definition.push_str(&self.definition(name));
         }
         definition
+    }
+
+    fn layout_of_view(&self, view: &ViewSpec) -> ViewLayout {
+        let mut plain = view.clone();
+        plain.strip_places();
+        let definition = text_hash(&format!("{plain:?}"));
+        ViewLayout { name: view.name.value.clone(), definition, since: 0 }
     }
 
     /// Every feature, score and `lifecycle_stage` that a trigger reads, through one another too.

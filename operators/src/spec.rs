@@ -3,9 +3,13 @@
 //! A job file is read into a [`JobSpec`] by `dataflows`; a program builds one by hand. [`crate::job::CompiledJob::new`]
 //! makes of it typed slots, or says all that is wrong with it at once.
 
+mod views;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use whisperer_schemas::time::{DAY, HOUR, Micros, SECOND};
+
+pub use views::{Period, SegmentSpec, StepSpec, ViewKind, ViewSpec};
 
 /// A value and the bytes of the file it was written in.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -100,6 +104,8 @@ pub struct JobSpec {
     pub stages: Vec<StageSpec>,
     /// What leads to decisions.
     pub triggers: Vec<TriggerSpec>,
+    /// What is asked about all users at once.
+    pub views: Vec<ViewSpec>,
 }
 
 impl JobSpec {
@@ -136,6 +142,7 @@ impl JobSpec {
             strip(&mut trigger.when);
             trigger.rearm.iter_mut().for_each(strip);
         }
+        self.views.iter_mut().for_each(ViewSpec::strip_places);
     }
 }
 
@@ -155,6 +162,7 @@ impl Default for JobSpec {
             scores: Vec::new(),
             stages: Vec::new(),
             triggers: Vec::new(),
+            views: Vec::new(),
         }
     }
 }

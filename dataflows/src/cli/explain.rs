@@ -138,7 +138,7 @@ fn decision(text: &mut String, job: &CompiledJob, row: &Row) {
     );
 }
 
-fn shown(value: &Value) -> String {
+pub(super) fn shown(value: &Value) -> String {
     match value {
         Value::Null => "null".to_owned(),
         Value::Bool(truth) => truth.to_string(),

@@ -11,6 +11,7 @@ mod run;
 mod state;
 mod summary;
 mod terminal;
+mod views;
 
 use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
@@ -71,6 +72,8 @@ enum Verb {
     DeadLetters(dead_letters::Arguments),
     /// Explain a user: profile, scores and what made them, timers, decisions so far.
     Explain(explain::Arguments),
+    /// Show what is known of all users at once: the contents of a job's views, or their changes.
+    Views(views::Arguments),
 }
 
 /// A form of output.
@@ -155,6 +158,7 @@ fn perform(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Checkpoints(arguments) => checkpoints::run(arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(arguments),
         Verb::Explain(arguments) => explain::run(arguments),
+        Verb::Views(arguments) => views::run(arguments),
     }
 }
 

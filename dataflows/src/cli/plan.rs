@@ -8,7 +8,10 @@ use whisperer_operators::{
     job::CompiledJob,
     keys::KeyState,
 };
-use whisperer_schemas::time::{format_duration, format_micros};
+use whisperer_schemas::{
+    VIEWS,
+    time::{format_duration, format_micros},
+};
 
 use crate::job_file::{JobFile, LakeTable, Overrides, SinkSettings, SourceSettings};
 
@@ -40,12 +43,20 @@ fn edges(file: &JobFile) -> Vec<(&'static str, &'static str, String)> {
         ("read", "exchange by key group", "apply_keyed".to_owned()),
         ("read", "broadcast chunk facts", "apply_keyed".to_owned()),
     ];
+    if !file.spec.views.is_empty() {
+        edges.push(("apply_keyed", "exchange facts by group", "views".to_owned()));
+    }
     for sink in &file.sinks {
         let (from, how, to) = match sink {
             SinkSettings::Parquet { table, path, .. } => {
-                let table = format!("{table:?}");
-                let from = if table == "DeadLetters" { "read" } else { "apply_keyed" };
-                (from, "rows", format!("parquet {}/{}", path.display(), snake(&table)))
+                let (from, how, name) = match table {
+                    LakeTable::DeadLetters => ("read", "rows", "dead_letters".to_owned()),
+                    LakeTable::View(at) => {
+                        ("views", "net changes", format!("{VIEWS}{}", file.spec.views[*at].name.value))
+                    }
+                    table => ("apply_keyed", "rows", snake(&format!("{table:?}"))),
+                };
+                (from, how, format!("parquet {}/{name}", path.display()))
             }
             SinkSettings::File { path } => {
                 ("apply_keyed", "exchange to one worker", format!("ndjson {}", path.display()))
@@ -162,6 +173,7 @@ fn plan(file: &JobFile, job: &CompiledJob) -> Value {
         "scores": job.scores.iter().map(|score| &score.name).collect::<Vec<_>>(),
         "stages": job.stages.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "triggers": job.triggers.iter().map(|trigger| &trigger.name).collect::<Vec<_>>(),
+        "views": job.views.each.iter().map(|view| &view.name).collect::<Vec<_>>(),
     })
 }
 
@@ -175,7 +187,7 @@ fn mermaid(file: &JobFile, job: &CompiledJob) -> String {
         job.triggers.len()
     );
     for (at, (from, how, to)) in edges(file).into_iter().enumerate() {
-        let target = if to == "apply_keyed" { to } else { format!("sink{at}[\"{to}\"]") };
+        let target = if ["apply_keyed", "views"].contains(&to.as_str()) { to } else { format!("sink{at}[\"{to}\"]") };
         let _ = writeln!(text, "  {from} -- {how} --> {target}");
     }
     text

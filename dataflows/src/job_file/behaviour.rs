@@ -1,4 +1,4 @@
-//! What a job computes: `[job]`, `[dedup]`, `[snapshot]`, `[[feature]]`, `[[score]]`, `[[stage]]`, `[[trigger]]`.
+//! What a job computes: `[job]`, `[dedup]`, `[snapshot]`, `[[feature]]`, `[[score]]`, `[[stage]]`, `[[trigger]]`, `[[view]]`.
 
 use std::{
     path::{Path, PathBuf},
@@ -23,7 +23,7 @@ use super::{
     model::{self, ModelFiles},
     names,
     section::{Section, Value, as_number},
-    shape,
+    shape, views,
 };
 
 const AGGREGATES: [(&str, Aggregate); 15] = [
@@ -57,6 +57,7 @@ pub(super) fn read(root: &Section<'_>, folder: &Path) -> (JobSpec, DeliverySetti
     spec.scores = root.sections("score", &shape::SCORE).iter().map(|s| read_score(s, &mut models)).collect();
     spec.stages = root.sections("stage", &shape::STAGE).iter().map(read_stage).collect();
     spec.triggers = root.sections("trigger", &shape::TRIGGER).iter().map(read_trigger).collect();
+    spec.views = views::read(root);
     names::check(&spec, root.place().problems);
     (spec, delivery, models.into_files())
 }

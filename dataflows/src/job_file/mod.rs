@@ -28,6 +28,7 @@ mod source;
 mod source_format;
 mod source_kafka;
 mod source_map;
+mod views;
 
 #[cfg(test)]
 mod tests;
@@ -154,7 +155,7 @@ fn read(path: &Path, text: &str, problems: &Problems) -> Option<JobFile> {
     let (mut spec, delivery, models) = behaviour::read(&root, folder);
     let read = source::read(&root, folder, epoch.size, &spec);
     spec.out_of_orderness = read.out_of_orderness;
-    let sinks = sink::read(&root);
+    let sinks = sink::read(&root, &spec.views);
     Some(JobFile {
         spec,
         source: read.settings,

@@ -42,12 +42,14 @@ pub(super) fn check(spec: &JobSpec, problems: &Problems) {
     let scores = spec.scores.iter().map(|score| &score.name);
     let stages = || spec.stages.iter().map(|stage| &stage.name);
     let triggers = || spec.triggers.iter().map(|trigger| &trigger.name);
-    for name in features.chain(scores).chain(stages()).chain(triggers()) {
+    let views = || spec.views.iter().map(|view| &view.name);
+    for name in features.chain(scores).chain(stages()).chain(triggers()).chain(views()) {
         check_form(name, problems);
     }
     check_columns(spec, problems);
     check_distinct("stage", stages(), problems);
     check_distinct("trigger", triggers(), problems);
+    check_distinct("view", views(), problems);
     for stage in stages().filter(|stage| stage.value == "unknown") {
         let hint = Some("remove it: \"unknown\" is the stage of whom no other stage holds".to_owned());
         problems.add(stage.span.clone(), "\"unknown\" cannot be a stage's name".into(), hint);

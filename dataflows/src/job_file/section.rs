@@ -280,6 +280,14 @@ impl<'t> Value<'t> {
         }
     }
 
+    /// The members of an array.
+    pub(super) fn items(&self) -> Option<Vec<Value<'t>>> {
+        match self.value.get_ref().as_array() {
+            Some(array) => Some(array.iter().map(|item| Value { value: item, ..*self }).collect()),
+            None => self.mismatch("an array", None),
+        }
+    }
+
     fn bytes(&self) -> Range<usize> {
         let span = self.value.span();
         if self.raw().is_str() { content(self.place.text, span) } else { span }

@@ -37,6 +37,7 @@ pub(super) const ROOT: Shape = Shape {
         "score",
         "stage",
         "trigger",
+        "view",
         "sink",
         "checkpoint",
         "state",
@@ -45,7 +46,7 @@ pub(super) const ROOT: Shape = Shape {
         "server",
         "telemetry",
     ],
-    later: &["policy", "view", "retention", "delivery", "identity", "metrics"],
+    later: &["policy", "retention", "delivery", "identity", "metrics"],
 };
 
 pub(super) const JOB: Shape = Shape {
@@ -158,6 +159,33 @@ pub(super) const STAGE: Shape = Shape { title: "[[stage]]", keys: &["name", "whe
 pub(super) const TRIGGER: Shape =
     Shape { title: "[[trigger]]", keys: &["name", "when", "rearm", "cooldown", "priority", "action"], later: &[] };
 
+pub(super) const VIEW: Shape = Shape {
+    title: "[[view]]",
+    keys: &[
+        "name",
+        "aggregate",
+        "group_by",
+        "when",
+        "of",
+        "limit",
+        "at",
+        "resolution",
+        "segments",
+        "period",
+        "begins",
+        "active",
+        "steps",
+        "within",
+    ],
+    later: &["history"],
+};
+
+/// `segments`, by the segment's name.
+pub(super) const SEGMENTS: Shape = Shape { title: "\"segments\"", keys: &[], later: &[] };
+
+/// A member of `steps`.
+pub(super) const STEP: Shape = Shape { title: "a step", keys: &["name", "where"], later: &[] };
+
 pub(super) const SINK: Shape = Shape {
     title: "[[sink]]",
     keys: &[
@@ -226,6 +254,7 @@ pub(super) const ALL: &[&Shape] = &[
     &SCORE,
     &STAGE,
     &TRIGGER,
+    &VIEW,
     &SINK,
     &CHECKPOINT,
     &STATE,
@@ -247,6 +276,12 @@ pub(super) const FUTURE_MAX: Micros = HOUR;
 pub(super) const CLAMP_AFTER: Micros = 5 * SECOND;
 /// `[[sink]] commit_interval`
 pub(super) const COMMIT_INTERVAL: Micros = MINUTE;
+/// `[[view]] limit`
+pub(super) const VIEW_LIMIT: u64 = 10;
+/// `[[view]] at`
+pub(super) const VIEW_AT: &[f64] = &[0.5, 0.9, 0.99];
+/// `[[view]] resolution`
+pub(super) const VIEW_RESOLUTION: f64 = 0.001;
 /// `[checkpoint] interval_ms`: what a crash makes a job read again, against what writing costs.
 pub(super) const CHECKPOINT_INTERVAL_MS: u64 = 10_000;
 /// `[checkpoint] retain`

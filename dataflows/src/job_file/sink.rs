@@ -2,11 +2,13 @@
 
 use std::path::PathBuf;
 
-use whisperer_schemas::Micros;
+use whisperer_operators::spec::ViewSpec;
+use whisperer_schemas::{Micros, VIEWS};
 use whisperer_sinks::TableLog;
 
 use super::{
     kafka_sink::{self, KafkaSink},
+    problems::did_you_mean,
     section::{Section, Value},
     shape,
 };
@@ -45,6 +47,8 @@ pub enum LakeTable {
     Decisions,
     /// `dead_letters`
     DeadLetters,
+    /// `views/NAME`, by the view's place in the job file.
+    View(usize),
 }
 
 #[derive(Clone, Copy)]
@@ -65,11 +69,13 @@ const CONNECTORS: [(&str, Connector); 6] = [
     ("http", Connector::Later),
 ];
 
-/// Reads every `[[sink]]`.
-pub(super) fn read(root: &Section<'_>) -> Vec<SinkSettings> {
+/// All views of the job, as the table of a sink.
+const ALL_VIEWS: &str = "views/*";
+
+/// Reads every `[[sink]]`; one of all views is as many as there are views.
+pub(super) fn read(root: &Section<'_>, views: &[ViewSpec]) -> Vec<SinkSettings> {
     let mut sinks = Vec::new();
-    for section in root.sections("sink", &shape::SINK) {
-        let Some(sink) = read_sink(&section) else { continue };
+    for (section, sink) in root.sections("sink", &shape::SINK).iter().flat_map(|section| each(section, views)) {
         if sinks.contains(&sink) {
             section.problem("this sink is there already".into(), Some("every row would be written twice"));
         } else if sinks.iter().any(|other| same_topic(other, &sink)) {
@@ -85,6 +91,22 @@ pub(super) fn read(root: &Section<'_>) -> Vec<SinkSettings> {
     sinks
 }
 
+fn each<'s, 't>(section: &'s Section<'t>, views: &[ViewSpec]) -> Vec<(&'s Section<'t>, SinkSettings)> {
+    let sink = read_sink(section, views);
+    match sink {
+        Some(SinkSettings::Parquet { table: LakeTable::View(_), path, commit_interval, log }) if is_all(section) => {
+            let sink =
+                |view| SinkSettings::Parquet { table: LakeTable::View(view), path: path.clone(), commit_interval, log };
+            (0..views.len()).map(|view| (section, sink(view))).collect()
+        }
+        sink => sink.into_iter().map(|sink| (section, sink)).collect(),
+    }
+}
+
+fn is_all(section: &Section<'_>) -> bool {
+    section.get("table").is_some_and(|table| table.raw().as_str() == Some(ALL_VIEWS))
+}
+
 /// Whether two sinks want different logs of one lake.
 fn disagree(one: &SinkSettings, other: &SinkSettings) -> bool {
     let lake = |sink: &SinkSettings| match sink {
@@ -98,12 +120,12 @@ fn same_topic(one: &SinkSettings, other: &SinkSettings) -> bool {
     matches!((one, other), (SinkSettings::Kafka(one), SinkSettings::Kafka(other)) if one.topic == other.topic)
 }
 
-fn read_sink(section: &Section<'_>) -> Option<SinkSettings> {
+fn read_sink(section: &Section<'_>, views: &[ViewSpec]) -> Option<SinkSettings> {
     let connector = section.require("connector")?;
     let connector_kind = connector.choice(&CONNECTORS)?;
     reject_foreign_keys(section, connector_kind);
     match connector_kind {
-        Connector::Parquet => read_parquet(section),
+        Connector::Parquet => read_parquet(section, views),
         Connector::Kafka => kafka_sink::read(section).map(SinkSettings::Kafka),
         Connector::File => {
             only_decisions(section);
@@ -122,8 +144,11 @@ fn read_sink(section: &Section<'_>) -> Option<SinkSettings> {
     }
 }
 
-fn read_parquet(section: &Section<'_>) -> Option<SinkSettings> {
-    let table = section.require("table").and_then(|v| read_table(&v));
+fn read_parquet(section: &Section<'_>, views: &[ViewSpec]) -> Option<SinkSettings> {
+    let table = section.require("table").and_then(|v| match v.raw().as_str()?.strip_prefix(VIEWS) {
+        Some(view) => read_view(&v, view, views),
+        None => read_table(&v),
+    });
     let path = section.require("path").and_then(|v| read_lake(&v));
     let commit_interval = section.get("commit_interval").and_then(|v| v.duration());
     let commit_interval = commit_interval.map_or(shape::COMMIT_INTERVAL, |interval| interval.value);
@@ -140,9 +165,27 @@ fn read_log(value: &Value<'_>) -> Option<TableLog> {
     Some(log)
 }
 
+/// A view's table, or the first one where all are meant.
+fn read_view(value: &Value<'_>, name: &str, views: &[ViewSpec]) -> Option<LakeTable> {
+    if views.is_empty() {
+        value.problem("the job has no views".into(), Some("write a [[view]]"));
+        return None;
+    }
+    if name == "*" {
+        return Some(LakeTable::View(0));
+    }
+    let place = views.iter().position(|view| view.name.value == name);
+    if place.is_none() {
+        let near = did_you_mean(name, views.iter().map(|view| view.name.value.as_str()));
+        let hint = near.unwrap_or_else(|| format!("\"{ALL_VIEWS}\" stands for all of them"));
+        value.problem(format!("there is no view \"{name}\""), Some(&hint));
+    }
+    place.map(LakeTable::View)
+}
+
 pub(super) fn read_table(value: &Value<'_>) -> Option<LakeTable> {
     let name = value.text()?.value;
-    if ["events", "training"].contains(&name.as_str()) || name.starts_with("views/") {
+    if ["events", "training"].contains(&name.as_str()) || name.starts_with(VIEWS) {
         let hint = "profiles, decisions or dead_letters";
         value.problem(format!("the table \"{name}\" is not supported in this version"), Some(hint));
         return None;

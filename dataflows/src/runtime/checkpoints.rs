@@ -33,7 +33,7 @@ use super::{
     control::{Ack, Committed, Control, Message},
     coordinator::wall_clock,
     counts,
-    outputs::{TABLES, WorkerTables},
+    outputs::WorkerTables,
     reading::{Shared, SourceCut},
     tables::{SharedOutbox, TableCut, Way},
 };
@@ -155,6 +155,8 @@ impl Checkpoints {
                 }
                 let _cut = self.begun.front().map(|begun| begun.cut.enter());
                 let source = self.parts.reading.take_cut(keyed.epoch).unwrap_or_default();
+                let watermark = Some(keyed.clocks.watermark()).filter(|watermark| *watermark != Micros::MIN);
+                tables.write_views(keyed.epoch, watermark);
                 let last = keyed.last || self.stop.is_some_and(|stop| keyed.epoch >= stop);
                 let of_tables = cut_tables(tables, (keyed.epoch, self.parts.number), (&source, last))?;
                 self.cut = Some((source, of_tables));
@@ -197,8 +199,8 @@ impl Checkpoints {
             holds_rows: false,
             rows_after: None,
         };
-        for (name, table) in TABLES.into_iter().zip(tables) {
-            ack.digests.insert(name.to_owned(), table.digest);
+        for table in tables {
+            ack.digests.insert(table.name.to_owned(), table.digest);
             for (lake, files) in table.staged {
                 ack.staged.entry(lake).or_default().extend(files);
             }
@@ -221,7 +223,7 @@ impl Checkpoints {
             let positions = waiting.positions.into_iter().map(|(partition, offset)| (PartitionId(partition), offset));
             self.parts.reading.committed(positions.collect());
         }
-        for table in &tables.each {
+        for (_, table) in tables.all() {
             table.committed()?;
             if committed.caught_up {
                 table.caught_up()?;
@@ -282,12 +284,12 @@ fn cut_tables(
 ) -> Result<Vec<TableCut>, SinkError> {
     let positions = source.positions.iter().map(|(partition, offset)| (PartitionId(*partition), *offset)).collect();
     let facts = CommitFacts { epoch: Epoch(epoch), positions, checkpoint };
-    tables.each.iter().map(|table| table.cut(&facts, last)).collect()
+    tables.all().map(|(_, table)| table.cut(&facts, last)).collect()
 }
 
 fn outboxes_of(tables: &WorkerTables) -> BTreeMap<String, SharedOutbox> {
     let mut outboxes = BTreeMap::new();
-    for table in &tables.each {
+    for (_, table) in tables.all() {
         let each = table.each(|way| {
             if let Way::Outbox { name, sink, .. } = way {
                 outboxes.insert(name.clone(), sink.clone());

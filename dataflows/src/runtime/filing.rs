@@ -129,7 +129,7 @@ pub(super) fn take_over_rows(
         let mut delta = store.read_rest(file)?;
         let epoch = delta.epoch.0;
         delta.parts.retain(|name, _| name.starts_with(ROWS) && waits(cut, name, (epoch, maker)));
-        for table in &tables.each {
+        for (_, table) in tables.all() {
             table.take_over(&mut delta)?;
         }
         unknown.extend(delta.parts.into_keys());

@@ -4,7 +4,8 @@
 //! ```text
 //! source ─┬─ records ──▶ apply_keyed ─┬─ decisions ─▶ digest ─▶ sinks
 //!         ├─ chunk facts ──▲          ├─ profiles ──▶ digest ─▶ sinks
-//!         │                           └─ stage updates ─▶ view of keys by stage
+//!         │                           ├─ stage updates ─▶ view of keys by stage
+//!         │                           └─ facts ─▶ views ─▶ digest ─▶ sinks
 //!         └─ dead letters ──────────────────────────▶ digest ─▶ sinks
 //! ```
 //! Every worker runs the whole graph on its share of partitions and keys. Without checkpoints, each stages its files when all have come to
@@ -26,6 +27,7 @@ mod report;
 mod tables;
 mod telling;
 mod ticks;
+mod views;
 mod worker;
 
 use std::{
@@ -233,7 +235,8 @@ struct WorkerOutcome {
     /// This worker's part of the view of keys by stage.
     stages: Vec<i64>,
     read: ReadCounts,
-    digests: [Digest; 3],
+    /// Of decisions, profiles, dead letters and the views.
+    digests: Vec<Digest>,
     staged: Vec<Staged>,
     /// Whether the input has come to its end.
     finished: bool,
@@ -353,7 +356,7 @@ impl Run {
         Ok(Some(origin))
     }
 
-    /// The tables in the order of [`WorkerOutcome::digests`].
+    /// The tables that every job has, in the order of [`WorkerOutcome::digests`]; the views come after.
     fn tables(&self) -> [Arc<TableSchema>; 3] {
         [self.job.decisions.clone(), self.job.profiles.clone(), Arc::new(TableSchema::dead_letters())]
     }

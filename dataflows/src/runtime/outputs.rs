@@ -7,7 +7,7 @@ use std::{
 };
 
 use whisperer_operators::job::CompiledJob;
-use whisperer_schemas::TableSchema;
+use whisperer_schemas::{Digest, Micros, TableSchema};
 use whisperer_sinks::{
     Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, RunId, RunManifest, SinkError, StagedFile, TableLog,
     TableSink, WrittenFile, manifest,
@@ -17,6 +17,7 @@ use super::{
     filing::{Cuts, Filing},
     measured::measured,
     tables::{Outlet, Staged, TableSinks, Way},
+    views::Changes,
 };
 use crate::{
     job_file::{LakeTable, SinkSettings},
@@ -29,7 +30,7 @@ pub struct Outputs {
     lakes: OnceLock<BTreeMap<PathBuf, Arc<Lake>>>,
     sinks: Vec<SinkSettings>,
     existing: Existing,
-    memory: Option<[MemoryTable; 3]>,
+    memory: Option<([MemoryTable; 3], Vec<MemoryTable>)>,
     /// What dead letters say they come from.
     #[cfg_attr(not(feature = "kafka"), allow(dead_code, reason = "only topics tell"))]
     source: String,
@@ -67,7 +68,13 @@ impl Outputs {
     /// Outputs into memory: decisions, profiles and dead letters, visible once the run has ended.
     #[must_use]
     pub fn in_memory(tables: [MemoryTable; 3]) -> Outputs {
-        Outputs { memory: Some(tables), ..Outputs::default() }
+        Outputs::in_memory_with_views(tables, Vec::new())
+    }
+
+    /// The same with the tables of the job's views.
+    #[must_use]
+    pub fn in_memory_with_views(tables: [MemoryTable; 3], views: Vec<MemoryTable>) -> Outputs {
+        Outputs { memory: Some((tables, views)), ..Outputs::default() }
     }
 
     /// The lakes, once the run has begun.
@@ -84,7 +91,10 @@ impl Outputs {
             let options = LakeOptions::new(root, &job.name, job.version, RunId::new(opening.run.clone())?);
             let (generation, process) = (opening.generation, opening.process as u32);
             let lake = Lake::open(LakeOptions { existing, log, generation, process, ..options })?;
-            [&job.decisions, &job.profiles].into_iter().try_for_each(|table| lake.check(table))?;
+            [&job.decisions, &job.profiles]
+                .into_iter()
+                .chain(job.views.tables())
+                .try_for_each(|table| lake.check(table))?;
             lakes.insert(root.clone(), lake);
         }
         // Opened once in a process.
@@ -103,27 +113,33 @@ impl Outputs {
         self.sinks.iter().any(waits_for_commit)
     }
 
-    /// The sinks of one worker, for tables in the order decisions, profiles, dead letters.
+    /// The sinks of one worker, for tables in the order decisions, profiles, dead letters, and then the views.
     pub(super) fn worker_tables(
         &self,
-        job: &CompiledJob,
+        job: &Arc<CompiledJob>,
         tables: [Arc<TableSchema>; 3],
         place: Place,
-        cuts: Option<Cuts>,
+        (cuts, views_since): (Option<Cuts>, &[u64]),
     ) -> Result<WorkerTables, SinkError> {
         let each = tables.clone().map(|table| TableSinks::new(table, cuts));
+        let views: Vec<_> = job.views.tables().map(|table| TableSinks::new(table.clone(), cuts)).collect();
+        let changes = Changes::new(job.clone(), cuts.map(|cuts| cuts.plan), views_since.to_vec());
+        let worker_tables = WorkerTables { each, views, changes, gathered: self.sinks.iter().any(is_text) };
+        let schemas: Vec<_> = tables.iter().chain(job.views.tables()).cloned().collect();
         for settings in &self.sinks {
-            if let Some((at, outlet)) = self.outlet(settings, (job, &tables), place, cuts)? {
-                each[at].add(self.measured(outlet, (settings, at)));
+            if let Some((at, outlet)) = self.outlet(settings, (job, &schemas), place, cuts)? {
+                let outlet = self.measured(outlet, (settings, schemas[at].name));
+                if let Some((_, sinks)) = worker_tables.all().nth(at) {
+                    sinks.add(outlet);
+                }
             }
         }
-        for (table, sinks) in self.memory.iter().flatten().zip(&each) {
+        let memory = self.memory.iter().flat_map(|(tables, views)| tables.iter().chain(views));
+        for (table, (_, sinks)) in memory.zip(worker_tables.all()) {
             let to = Way::Staged { sink: Box::new(table.writer()) };
             sinks.add(Outlet { to, whole: false, historical: true });
         }
-        let texts = |sink: &SinkSettings| matches!(sink, SinkSettings::File { .. } | SinkSettings::Stdout);
-        let gathered = self.sinks.iter().any(texts);
-        Ok(WorkerTables { each, gathered })
+        Ok(worker_tables)
     }
 
     /// Says where the sinks of the job file tell what they do; before any is opened.
@@ -132,10 +148,10 @@ impl Outputs {
         let _ = self.metrics.set(metrics);
     }
 
-    fn measured(&self, outlet: Outlet, (settings, at): (&SinkSettings, usize)) -> Outlet {
+    fn measured(&self, outlet: Outlet, (settings, table): (&SinkSettings, &str)) -> Outlet {
         let Some(metrics) = self.metrics.get() else { return outlet };
         let name = match settings {
-            SinkSettings::Parquet { path, .. } => format!("parquet/{}/{}", path.display(), TABLES[at]),
+            SinkSettings::Parquet { path, .. } => format!("parquet/{}/{table}", path.display()),
             SinkSettings::File { path } => format!("file/{}", path.display()),
             SinkSettings::Stdout => "stdout".to_owned(),
             SinkSettings::Kafka(kafka) => format!("kafka/{}", kafka.topic),
@@ -146,7 +162,7 @@ impl Outputs {
     fn outlet(
         &self,
         settings: &SinkSettings,
-        (job, tables): (&CompiledJob, &[Arc<TableSchema>; 3]),
+        (job, tables): (&CompiledJob, &[Arc<TableSchema>]),
         place: Place,
         cuts: Option<Cuts>,
     ) -> Result<Option<(usize, Outlet)>, SinkError> {
@@ -160,7 +176,7 @@ impl Outputs {
                 let at = number_of(*table);
                 let Some(lake) = self.lakes.get().and_then(|lakes| lakes.get(path)) else { return Ok(None) };
                 let mut sink = Box::new(lake.table((*tables[at]).clone(), place.worker));
-                let name = format!("{}/{}", path.display(), TABLES[at]);
+                let name = format!("{}/{}", path.display(), tables[at].name);
                 let filing = cuts.map(|cuts| Filing::new(&name, *commit_interval, cuts));
                 sink.hold(filing.is_some());
                 let to = Way::Lake { sink, lake: lake.clone(), filing };
@@ -184,7 +200,7 @@ impl Outputs {
     fn topic(
         &self,
         sink: &crate::job_file::KafkaSink,
-        (job, tables): (&CompiledJob, &[Arc<TableSchema>; 3]),
+        (job, tables): (&CompiledJob, &[Arc<TableSchema>]),
         place: Place,
     ) -> Result<(usize, Outlet), SinkError> {
         use std::sync::Mutex;
@@ -232,7 +248,7 @@ impl Outputs {
     fn topic(
         &self,
         sink: &crate::job_file::KafkaSink,
-        _: (&CompiledJob, &[Arc<TableSchema>; 3]),
+        _: (&CompiledJob, &[Arc<TableSchema>]),
         _: Place,
     ) -> Result<(usize, Outlet), SinkError> {
         unreachable!("a build without Kafka refuses the job file that names the topic \"{}\"", sink.topic)
@@ -282,16 +298,42 @@ fn number_of(table: LakeTable) -> usize {
         LakeTable::Decisions => 0,
         LakeTable::Profiles => 1,
         LakeTable::DeadLetters => 2,
+        LakeTable::View(view) => TABLES.len() + view,
     }
+}
+
+fn is_text(sink: &SinkSettings) -> bool {
+    matches!(sink, SinkSettings::File { .. } | SinkSettings::Stdout)
 }
 
 /// The sinks of one worker.
 pub(super) struct WorkerTables {
     /// For decisions, profiles and dead letters.
     pub(super) each: [TableSinks; 3],
+    /// For each view.
+    pub(super) views: Vec<TableSinks>,
+    /// What the views have changed by and is not with their sinks.
+    pub(super) changes: Changes,
     /// Whether some sink takes the decisions of all workers.
     pub(super) gathered: bool,
 }
 
-/// The names of the tables, in that order.
-pub(super) const TABLES: [&str; 3] = ["decisions", "profiles", "dead_letters"];
+impl WorkerTables {
+    /// All of them, with their names.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &TableSinks)> {
+        self.each.iter().chain(&self.views).map(|sinks| (sinks.name(), sinks))
+    }
+
+    /// Hands the changes of views up to an epoch to their sinks, when the global watermark stands at `as_of`.
+    pub(super) fn write_views(&self, epoch: u64, as_of: Option<Micros>) {
+        self.changes.write(epoch, as_of, &self.views);
+    }
+
+    /// The digests of all.
+    pub(super) fn digests(&self) -> Vec<Digest> {
+        self.all().map(|(_, sinks)| sinks.digest()).collect()
+    }
+}
+
+/// The names of the tables that every job has, in that order.
+const TABLES: [&str; 3] = ["decisions", "profiles", "dead_letters"];

@@ -36,7 +36,7 @@ use super::{
     control::Start,
     coordinator::{Header, Origin, parse_staged},
     counts,
-    outputs::{Opening, TABLES, WorkerTables},
+    outputs::{Opening, WorkerTables},
     reading::wall_clock_epoch,
     tables::Way,
 };
@@ -211,7 +211,7 @@ impl Loaded<'_> {
             return Ok(false);
         }
         let old = StateLayout::from_bytes(loading.layout()).map_err(RestoreError::from)?;
-        let mut restoring = self.keys.restore(old, &state.spec, watermark);
+        let mut restoring = self.keys.restore(old, &state.spec, (watermark, cut.epoch.0));
         let mut failed = None;
         let outputs = &mut *self.outputs;
         loading.states(groups, &mut |key, bytes| {
@@ -232,13 +232,15 @@ pub(super) fn recover_sinks(
 ) -> Result<(), RunError> {
     if worker == 0 {
         unless_replaced(&*state.store, start)?;
-        for (name, sinks) in TABLES.into_iter().zip(&tables.each) {
+        let begun = (0..tables.views.len()).filter(|view| tables.changes.begins(*view));
+        let begun: Vec<&str> = begun.map(|view| tables.views[view].name()).collect();
+        for (name, sinks) in tables.all().filter(|(name, _)| !begun.contains(name)) {
             sinks.start_digest(cut.digests.get(name).copied().unwrap_or_default());
         }
     }
     let repeats = state.repeat_outputs;
     let mut outboxes = Outboxes { state, start, job: &run.job, worker };
-    for table in &tables.each {
+    for (_, table) in tables.all() {
         let mut failed = None;
         table.each(|way| {
             match way {

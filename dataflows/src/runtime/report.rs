@@ -29,7 +29,7 @@ pub struct RunReport {
     pub past_history: u64,
     /// The watermark at the end: the largest event time.
     pub watermark: Option<Micros>,
-    /// Digests of decisions, profiles and dead letters.
+    /// Digests of decisions, profiles, dead letters and the views.
     pub digests: BTreeMap<&'static str, Digest>,
     /// Files that were written.
     pub files: Vec<WrittenFile>,
@@ -68,7 +68,9 @@ impl RunReport {
     pub(super) fn new(run: &Run, outcomes: Vec<WorkerOutcome>, files: Vec<WrittenFile>, started: Started) -> RunReport {
         let mut counts = Counts::default();
         let mut read = ReadCounts::default();
-        let mut digests = [Digest::default(); 3];
+        let names: Vec<&'static str> =
+            run.tables().iter().chain(run.job.views.tables()).map(|table| table.name).collect();
+        let mut digests = vec![Digest::default(); names.len()];
         let mut watermark = None;
         let mut stages = vec![0; run.job.stage_names.len()];
         let mut workers = outcomes.len();
@@ -89,7 +91,6 @@ impl RunReport {
             digests.iter_mut().zip(outcome.digests).for_each(|(sum, part)| sum.merge(part));
         }
         let facts = run.progress.facts();
-        let names = run.tables().map(|table| table.name);
         // Every key that left a stage had entered it.
         let mut stages = stages.into_iter().map(|keys: i64| keys.unsigned_abs()).collect();
         if let Some(cut) = last.filter(|cut| run.cluster.is_some() || cut.finished) {
@@ -99,7 +100,7 @@ impl RunReport {
             stages = counts::stages(&run.job, &cut.counts);
             workers = cut.workers as usize;
             let of_table = |name: &&str| cut.digests.get(*name).copied().unwrap_or_default();
-            digests = names.each_ref().map(of_table);
+            digests = names.iter().map(of_table).collect();
         }
         RunReport {
             counts,

@@ -110,6 +110,8 @@ struct Sinks {
 /// What a cut has of a table.
 #[derive(Default)]
 pub(super) struct TableCut {
+    /// The table's name.
+    pub(super) name: &'static str,
     pub(super) digest: Digest,
     /// Staged files as JSON, by lake.
     pub(super) staged: BTreeMap<String, Vec<String>>,
@@ -138,6 +140,11 @@ impl TableSinks {
             digest: Digest::default(),
             failed: None,
         })))
+    }
+
+    /// The table's name.
+    pub(super) fn name(&self) -> &'static str {
+        self.0.borrow().table.name
     }
 
     pub(super) fn add(&self, outlet: Outlet) {
@@ -171,7 +178,7 @@ impl TableSinks {
     /// Takes the cut at an epoch, all rows up to which are here; then hands on the rows that waited for it. The last one closes all files.
     pub(super) fn cut(&self, facts: &CommitFacts, last: bool) -> Result<TableCut, SinkError> {
         let sinks = &mut *self.0.borrow_mut();
-        let mut cut = TableCut { digest: sinks.digest, ..TableCut::default() };
+        let mut cut = TableCut { name: sinks.table.name, digest: sinks.digest, ..TableCut::default() };
         sinks.open_until = sinks.plan.map_or(u64::MAX, |plan| plan.next_after(facts.epoch.0));
         for outlet in &mut sinks.outlets {
             outlet.to.cut(facts, (last, sinks.open_until), &mut cut)?;
@@ -246,7 +253,7 @@ impl TableSinks {
         Ok(())
     }
 
-    fn accept(&self, epoch: u64, rows: &mut Vec<Row>, whole: bool) {
+    pub(super) fn accept(&self, epoch: u64, rows: &mut Vec<Row>, whole: bool) {
         let sinks = &mut *self.0.borrow_mut();
         if rows.is_empty() {
             return;
@@ -323,8 +330,10 @@ impl Sinks {
             rows.iter_mut().filter(|row| row.values[FIRING_TIME].as_time() < Some(from)).for_each(mark_historical);
         }
         if !whole {
+            let diff = self.table.diff_index();
             for row in &rows {
-                self.digest.update(row_hash(&self.table, &row.values), 1);
+                let diff = diff.and_then(|at| row.values[at].as_int()).unwrap_or(1);
+                self.digest.update(row_hash(&self.table, &row.values), diff);
             }
         }
         if self.failed.is_some() {

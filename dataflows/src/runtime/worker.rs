@@ -102,7 +102,7 @@ fn finished(worker: &Worker, prepared: Prepared, start: Start) -> WorkerOutcome 
         keyed: KeyedReport::default(),
         stages: Vec::new(),
         read: ReadCounts::default(),
-        digests: [0, 1, 2].map(|at: usize| tables.each[at].digest()),
+        digests: tables.digests(),
         staged: Vec::new(),
         finished: true,
         name: start.run,
@@ -154,7 +154,8 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     let clock = if run.source.live() { Clock::Epochs(run.epoch_interval) } else { Clock::Wall };
     let fresh = start.is_some_and(|start| start.restored.is_none());
     let cuts = setup.plan.map(|plan| Cuts { plan, fresh, clock });
-    let tables = run.outputs.worker_tables(&run.job, run.tables(), Place { worker: index, workers: peers }, cuts)?;
+    let place = Place { worker: index, workers: peers };
+    let tables = run.outputs.worker_tables(&run.job, run.tables(), place, (cuts, setup.keys.views_since()))?;
     let deliver_from = start.map_or(run.news.deliver_from, |start| start.deliver_from);
     tables.each[0].tell_news(News { deliver_from, ..run.news });
     if let (Some(state), Some(start)) = (&run.state, start) {
@@ -219,6 +220,7 @@ impl Running {
             keyed.decisions.write_to(decisions, tables.gathered, &probe);
             keyed.profiles.write_to(profiles, false, &probe);
             streams.dead_letters.write_to(dead_letters, false, &probe);
+            tables.changes.follow(keyed.facts, keyed.texts, &probe);
         });
         let name = start.as_ref().map_or_else(|| run.name.clone(), |start| start.run.clone());
         let checkpoints = run.state.as_ref().zip(start).map(|(state, start)| {
@@ -309,7 +311,7 @@ impl Running {
         if let Some(error) = self.keyed.borrow_mut().failed.take() {
             return Err(error.into());
         }
-        for table in &self.tables.each {
+        for (_, table) in self.tables.all() {
             if let Some(error) = table.take_failure() {
                 return Err(error.into());
             }
@@ -387,7 +389,9 @@ impl Running {
         match checkpoints {
             Some(checkpoints) => checkpoints.finish()?,
             None => {
-                for table in &tables.each {
+                let (epoch, watermark) = (keyed.borrow().applied.unwrap_or_default(), keyed.borrow().watermark);
+                tables.write_views(epoch, watermark);
+                for (_, table) in tables.all() {
                     staged.extend(table.stage(&shared.run.progress.facts())?);
                 }
             }
@@ -396,7 +400,7 @@ impl Running {
             last = Some(coordinator.finish()?);
         }
         let stages = stages.borrow().clone();
-        let digests = [0, 1, 2].map(|at: usize| tables.each[at].digest());
+        let digests = tables.digests();
         let keyed = std::mem::take(&mut *keyed.borrow_mut());
         let read = self.reading.counts();
         Ok(WorkerOutcome { keyed, stages, read, digests, staged, finished, name, last })

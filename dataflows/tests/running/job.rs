@@ -264,7 +264,8 @@ impl Job {
         let overrides = Overrides { output: Some(self.folder().join("out")), ..Overrides::default() };
         let file = job_file::load(&self.folder().join("job.toml"), &overrides).expect("the job is right");
         let job = CompiledJob::new(&file.spec).expect("it compiles");
-        let tables = [(*job.decisions).clone(), (*job.profiles).clone(), TableSchema::dead_letters()];
+        let mut tables = vec![(*job.decisions).clone(), (*job.profiles).clone(), TableSchema::dead_letters()];
+        tables.extend(job.views.tables().map(|table| (**table).clone()));
         let digest = |table: &TableSchema| {
             digest_of_table(&self.folder().join("out"), &job.name, table).expect("the table is readable").to_string()
         };

@@ -290,6 +290,11 @@ const TEXTS: [&str; 5] = ["properties.plan", "properties.feature", "event_type",
 
 const UNTYPED: [&str; 2] = ["properties.custom", "properties.flag"];
 
+/// Whether `last` and `first` of this are texts where nothing says otherwise.
+pub fn is_text_of(of: &str) -> bool {
+    TEXTS.contains(&of) || UNTYPED.contains(&of)
+}
+
 const FILTERS: [&str; 12] = [
     "event_type = 'feature_used'",
     "event_type in ('page_viewed', 'user_login', 'payment_failed')",

@@ -5,7 +5,7 @@ use crate::{
     spec::{JobError, JobSpec, Located},
 };
 
-use super::{Body, JobNames, NameSlot, NameSlots, Score, Step, Trigger};
+use super::{Body, JobNames, NameSlot, NameSlots, Score, Shown, Step, Trigger, Views};
 
 /// Stages and triggers, compiled.
 pub(super) struct Conditions {
@@ -83,6 +83,30 @@ pub(super) fn compile(
     };
     let condition_steps = steps.iter().copied().filter(needed).collect();
     Conditions { stages, triggers, steps, condition_steps, reads }
+}
+
+/// Notes what has to be read for what views show, besides what the conditions read. Nothing is asked for by timers: a view follows
+/// evaluations, and causes none.
+pub(super) fn read_for_views(views: &mut Views, (spec, scores): (&JobSpec, &[Score]), conditions: &Conditions) {
+    let slots = NameSlots { features: spec.features.len(), scores: spec.scores.len() };
+    let mut roots = Vec::new();
+    for shown in &views.shown {
+        match shown {
+            Shown::Number(slot) | Shown::Text(slot) | Shown::Choice(slot) => roots.push(slots.at(*slot) as u16),
+            Shown::Condition(_, condition) => condition.slots(&mut |slot| roots.push(slot)),
+        }
+    }
+    let (mut read, mut open) = (Reads::default(), Vec::new());
+    roots.iter().for_each(|slot| read.note(slots, *slot, &mut open));
+    while let Some(score) = open.pop() {
+        scores[score].body.slots(&mut |slot| read.note(slots, slot, &mut open));
+    }
+    // The stage itself is that of the evaluation, which comes before.
+    let needed = |step: &Step| matches!(step, Step::Score(score) if read.scores.contains(score));
+    let steps = conditions.steps.iter().copied().filter(needed).collect();
+    let mut features = read.features();
+    features.retain(|feature| !conditions.reads.features.contains(feature));
+    views.note_reads(features, steps);
 }
 
 /// Finds an order in which every score and the stage come after what they read.

@@ -6,12 +6,16 @@ use crate::{
     cells::{Slot, SlotKind},
     features::{Feature, Read, spread},
     intake::{Intake, IntakeBuilder, LaneRequest, OfType, ValueKind},
-    spec::{Aggregate, FeatureSpec, JobError, JobSpec, Located, Span, ValueType},
+    record::LaneMask,
+    spec::{Aggregate, FeatureSpec, JobError, JobSpec, Located, Span, ValueType, ViewKind, ViewSpec},
     window::{DAYS_MAX, PANES_MAX, Window, WindowError},
 };
 
 /// Longest gap between events of one session where the job does not say.
 const SESSION_GAP: Micros = 30 * MINUTE;
+
+/// Times that are kept of each step of a funnel, for each user: the earliest different ones.
+pub const STEP_TIMES_MAX: u32 = 256;
 
 /// The job's features, compiled.
 pub(crate) struct Features {
@@ -23,6 +27,10 @@ pub(crate) struct Features {
     pub(crate) content: Vec<usize>,
     /// What each lane takes, as text.
     pub(crate) lanes: Vec<String>,
+    /// For each view, the slots that keep facts of history for it, and whose lanes they take.
+    pub(crate) ledgers: Vec<Vec<usize>>,
+    /// The lanes of all of those.
+    pub(crate) ledger_lanes: LaneMask,
 }
 
 pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
@@ -33,6 +41,7 @@ pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
         features: Vec::new(),
         content: Vec::new(),
         lanes: Vec::new(),
+        ledgers: Vec::new(),
     };
     for feature in &spec.features {
         if let Err(found) = compiler.feature(feature) {
@@ -41,6 +50,13 @@ pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
             compiler.features.push(placeholder(feature));
             compiler.content.push(0);
         }
+    }
+    for view in &spec.views {
+        let ledger = compiler.ledger(view).unwrap_or_else(|found| {
+            errors.extend(found);
+            Vec::new()
+        });
+        compiler.ledgers.push(ledger);
     }
     compiler.finish()
 }
@@ -58,6 +74,7 @@ struct Compiler {
     features: Vec<Feature>,
     content: Vec<usize>,
     lanes: Vec<String>,
+    ledgers: Vec<Vec<usize>>,
 }
 
 /// What a slot of a feature takes, besides its kind.
@@ -83,16 +100,7 @@ impl Compiler {
                 return Err(errors);
             }
         };
-        if self.lanes.len() <= lane {
-            let plain = |text: &Option<Located<String>>| text.as_ref().map(|text| text.value.clone());
-            self.lanes.resize(lane + 1, String::new());
-            self.lanes[lane] = format!(
-                "{:?} {:?} {:?}",
-                plain(&spec.filter),
-                plain(&spec.of),
-                spec.of.as_ref().map(|_| of_type(spec))
-            );
-        }
+        self.describe_lane(lane, spec.filter.as_ref(), spec.of.as_ref().map(|of| (of, of_type(spec))));
         let text = value == Some(ValueKind::Text);
         let (read, content) = self.read(spec, Input { lane, window, text });
         let spread = window.map_or(0.0, spread);
@@ -100,6 +108,36 @@ impl Compiler {
         self.features.push(Feature { name, read, window, divide_by: spec.divide_by, text, spread });
         self.content.push(content);
         Ok(())
+    }
+
+    fn describe_lane(&mut self, lane: usize, filter: Option<&Located<String>>, of: Option<(&Located<String>, OfType)>) {
+        if self.lanes.len() <= lane {
+            let plain = |text: &Located<String>| text.value.clone();
+            self.lanes.resize(lane + 1, String::new());
+            let (of, kind) = (of.map(|(of, _)| plain(of)), of.map(|(_, kind)| kind));
+            self.lanes[lane] = format!("{:?} {of:?} {kind:?}", filter.map(plain));
+        }
+    }
+
+    /// The slots that keep facts of history for a view.
+    fn ledger(&mut self, view: &ViewSpec) -> Result<Vec<usize>, Vec<JobError>> {
+        match &view.kind {
+            ViewKind::Cohorts { period, begins, active } => Ok(vec![
+                self.history(SlotKind::Earliest, begins.as_ref())?,
+                self.history(SlotKind::Periods { period: *period }, active.as_ref())?,
+            ]),
+            ViewKind::Funnel { steps, .. } => {
+                let times = SlotKind::Times { max: STEP_TIMES_MAX };
+                steps.iter().map(|step| self.history(times, Some(&step.filter))).collect()
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn history(&mut self, kind: SlotKind, filter: Option<&Located<String>>) -> Result<usize, Vec<JobError>> {
+        let (lane, _) = self.intake.lane(&LaneRequest { filter, of: None })?;
+        self.describe_lane(lane, filter, None);
+        Ok(self.slot(kind, Input { lane, window: None, text: false }))
     }
 
     /// The slots of a feature: how it is read, and which slot's cells are the panes with content.
@@ -214,7 +252,10 @@ impl Compiler {
             self.features.into_iter().map(|feature| Feature { read: moved(feature.read, &place), ..feature });
         let features = features.collect();
         let content = self.content.into_iter().map(place).collect();
-        Features { features, slots, lane_slots, intake, content, lanes: self.lanes }
+        let ledgers: Vec<Vec<usize>> =
+            self.ledgers.into_iter().map(|ledger| ledger.into_iter().map(place).collect()).collect();
+        let ledger_lanes = ledgers.iter().flatten().fold(0, |lanes, at| lanes | 1 << slots[*at].lane);
+        Features { features, slots, lane_slots, intake, content, lanes: self.lanes, ledgers, ledger_lanes }
     }
 }
 

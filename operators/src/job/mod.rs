@@ -5,6 +5,7 @@
 mod conditions;
 mod features;
 mod scores;
+mod views;
 
 use std::sync::Arc;
 
@@ -22,7 +23,10 @@ use crate::{
 
 pub(crate) use conditions::Reads;
 pub(crate) use features::Features as CompiledFeatures;
+pub use features::STEP_TIMES_MAX;
 pub use scores::{Body, LogisticModel, Score, Term};
+pub(crate) use views::{Dimension, Shown};
+pub use views::{SEGMENTS_MAX, View, ViewPlan, Views, Word};
 
 /// Most triggers of a job: their states are the bits of one word.
 pub const TRIGGERS_MAX: usize = 64;
@@ -78,6 +82,8 @@ pub struct CompiledJob {
     pub all_features: Vec<usize>,
     /// The timers that a state asks for.
     pub asks: Asks,
+    /// What is asked about all keys at once.
+    pub views: Views,
     /// The table of decisions.
     pub decisions: Arc<TableSchema>,
     /// The table of profiles.
@@ -172,13 +178,16 @@ impl CompiledJob {
         let mut names = JobNames::new(spec, &features.features);
         let scores = scores::compile(spec, &mut names, &mut errors);
         let conditions = conditions::compile(spec, &scores, &mut names, &mut errors);
+        let mut views = views::compile(spec, &features, &mut names, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
         let asks = Asks::new(spec, &features, &conditions.reads);
+        conditions::read_for_views(&mut views, (spec, &scores), &conditions);
         let mut slots = features.slots;
         let firings = slots.len();
         slots.extend(spec.triggers.iter().map(|_| firing_slot()));
+        views.add_slots(&mut slots);
         if slots.len() > SLOTS_MAX {
             return Err(vec![JobError {
                 span: Span::default(),
@@ -186,7 +195,7 @@ impl CompiledJob {
                 hint: Some("let features share `where`, `of` and pane length".into()),
             }]);
         }
-        let state_layout = StateLayout::new(spec, &slots, &features.lanes, &names.stages);
+        let state_layout = StateLayout::new(spec, &slots, &features.lanes, (&names.stages, &views));
         let columns = job_columns(spec, &features.features, &scores);
         let condition_features = conditions.reads.features();
         Ok(CompiledJob {
@@ -212,6 +221,7 @@ impl CompiledJob {
             condition_steps: conditions.condition_steps,
             condition_features,
             asks,
+            views,
             decisions: Arc::new(TableSchema::decisions(columns.clone())),
             profiles: Arc::new(TableSchema::profiles(columns)),
         })

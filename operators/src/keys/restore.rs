@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     keys::BLOCK,
-    layout::{LayoutError, StateLayout},
+    layout::{LayoutError, StateLayout, ViewLayout},
     spec::JobSpec,
 };
 
@@ -76,12 +76,13 @@ impl Keys {
         layout.silent = (0..self.job.triggers.len()).filter(|at| self.engine.silent >> at & 1 == 1).map(name).collect();
         let warming = self.engine.warming.iter().enumerate().filter(|(_, until)| **until != Micros::MIN);
         layout.warming = warming.map(|(at, until)| (name(at), *until)).collect();
+        layout.views.iter_mut().zip(&self.views_since).for_each(|(view, since)| view.since = *since);
         layout
     }
 
     /// Begins to restore states that were encoded with the `old` layout. Where the job is another one now, what has changed starts empty,
-    /// silent and warming; `watermark` is the global watermark of the checkpoint.
-    pub fn restore(&mut self, old: StateLayout, spec: &JobSpec, watermark: Micros) -> Restoring<'_> {
+    /// silent and warming; `watermark` is the global watermark of the checkpoint, and `epoch` its epoch.
+    pub fn restore(&mut self, old: StateLayout, spec: &JobSpec, (watermark, epoch): (Micros, u64)) -> Restoring<'_> {
         let mut layout = self.job.state_layout.clone();
         layout.take_over(&old, spec, watermark);
         let bit = |name: &String| self.job.triggers.iter().position(|trigger| trigger.name == *name);
@@ -95,7 +96,16 @@ impl Keys {
             }
         }
         let mapping = (!layout.reads(&old)).then(|| Mapping::new(&old, &layout));
+        // What keys show may be other values now, even for a view that is the same.
+        let kept = |view: &ViewLayout| old.views.iter().find(|old| mapping.is_none() && old.is_same(view));
+        self.views_since = layout.views.iter().map(|view| kept(view).map_or(epoch, |old| old.since)).collect();
         Restoring { keys: self, old, mapping }
+    }
+
+    /// For each view, the epoch of the cut with which a change of the job began it anew; 0 where none did.
+    #[must_use]
+    pub fn views_since(&self) -> &[u64] {
+        &self.views_since
     }
 
     /// Adds the numbers of an earlier run.
@@ -132,10 +142,19 @@ impl Restoring<'_> {
             let (job, engine) = (&keys.job, &mut keys.engine);
             let mut turn = Turn { job, engine, state, at, epoch: Default::default(), outputs, found: false };
             turn.find_starts();
+            if !turn.job.views.is_empty() {
+                turn.show_anew();
+            }
             turn.schedule();
             if let Some(cuts) = &mut keys.cuts {
                 cuts.came_back_dirty(state, at);
             }
+        }
+        if !keys.job.views.is_empty() {
+            let (job, engine) = (&keys.job, &mut keys.engine);
+            let mut turn = Turn { job, engine, state, at, epoch: Default::default(), outputs, found: false };
+            turn.find_starts();
+            turn.say_again();
         }
         enter(&mut keys.wheel, Micros::MAX, state, at);
         keys.shrink()?;

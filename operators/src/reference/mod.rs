@@ -23,6 +23,7 @@ mod rfc3339;
 mod rows;
 mod run;
 mod timers;
+mod views;
 
 #[cfg(test)]
 mod tests;
@@ -108,6 +109,8 @@ pub struct Outcome {
     pub dead_letters: Vec<(u32, u64, &'static str)>,
     /// How many records ended where.
     pub counts: Counts,
+    /// The contents of every view at the end, without the columns that begin with `_`.
+    pub views: BTreeMap<String, Vec<NamedRow>>,
 }
 
 /// Runs a job over whole partitions.

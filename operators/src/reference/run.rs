@@ -12,12 +12,14 @@ use super::{
     plan::Plan,
     rows::{self, Firing},
     timers::{self, Waiting},
+    views::{Seen, Views},
 };
 use crate::spec::{Entity, JobSpec};
 
 pub(super) fn run(spec: &JobSpec, options: &Options, partitions: &[Vec<RawLine>]) -> Result<Outcome, String> {
     let plan = Plan::new(spec)?;
-    let mut run = Run { plan: &plan, outcome: Outcome::default(), keys: BTreeMap::new() };
+    let views = Views::new(spec)?;
+    let mut run = Run { plan: &plan, views: &views, outcome: Outcome::default(), keys: BTreeMap::new() };
     let mut end = None;
     for (partition, lines) in (0..).zip(partitions) {
         end = end.max(run.partition(partition, lines, options)?);
@@ -25,6 +27,8 @@ pub(super) fn run(spec: &JobSpec, options: &Options, partitions: &[Vec<RawLine>]
     if let Some(end) = end {
         run.finish(end)?;
     }
+    let seen: Vec<Seen> = run.keys.into_values().map(|key| key.seen).collect();
+    run.outcome.views = views.rows(&seen);
     Ok(run.outcome)
 }
 
@@ -47,6 +51,8 @@ pub(super) struct Key {
     applied: Vec<(String, Micros)>,
     /// Firings by trigger and time.
     firings: BTreeMap<(usize, Micros), u32>,
+    /// What the views are made from.
+    seen: Seen,
 }
 
 /// What a key remembers of a trigger.
@@ -59,7 +65,7 @@ pub(super) struct TriggerState {
 }
 
 impl Key {
-    fn new(plan: &Plan, event: &Event) -> Key {
+    fn new(plan: &Plan, event: &Event, seen: Seen) -> Key {
         let fresh = TriggerState { holds: false, armed: true, last_fired: None, suppressed: 0 };
         Key {
             app_id: event.app_id.clone(),
@@ -72,6 +78,7 @@ impl Key {
             changed: false,
             applied: Vec::new(),
             firings: BTreeMap::new(),
+            seen,
         }
     }
 
@@ -104,6 +111,7 @@ impl Key {
 
 struct Run<'a> {
     plan: &'a Plan<'a>,
+    views: &'a Views<'a>,
     outcome: Outcome,
     keys: BTreeMap<Vec<String>, Key>,
 }
@@ -138,7 +146,10 @@ impl Run<'_> {
             Entity::AppUser => vec![event.app_id.clone(), event.user_id.clone()],
             Entity::User => vec![event.user_id.clone()],
         };
-        let mut key = self.keys.remove(&ids).unwrap_or_else(|| Key::new(self.plan, event));
+        let mut key = match self.keys.remove(&ids) {
+            Some(key) => key,
+            None => Key::new(self.plan, event, self.views.seen(event)?),
+        };
         self.keyed(&mut key, event, pw)?;
         self.keys.insert(ids, key);
         Ok(())
@@ -155,9 +166,11 @@ impl Run<'_> {
         self.outcome.counts.accepted += 1;
         if event.time < pw {
             self.outcome.counts.late += 1;
+            self.views.apply(&mut key.seen, event)?;
             return key.apply(self.plan, event);
         }
         self.fire_until(key, event.time)?;
+        self.views.apply(&mut key.seen, event)?;
         key.apply(self.plan, event)?;
         let now = key.clock;
         self.evaluate(key, now, &event.event_id)
@@ -192,6 +205,7 @@ impl Run<'_> {
         for index in 0..self.plan.triggers.len() {
             self.trigger(key, index, &moment, now, cause)?;
         }
+        self.views.evaluate(&mut key.seen, &moment, &before.0, now)?;
         key.changed |= before != (key.stage.clone(), states(key));
         key.touches = touches;
         Ok(())

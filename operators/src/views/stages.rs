@@ -1,7 +1,4 @@
-//! Views: questions about all keys at once, kept by differential dataflow while keys change.
-//!
-//! The keyed operator emits what a key was and what it has become as updates; a view is a collection that follows them, retractions
-//! included. Sums in views are integers, so that their order does not matter.
+//! Keys by lifecycle stage.
 
 use differential_dataflow::{AsCollection, VecCollection, operators::CountTotal};
 use timely::dataflow::StreamVec;

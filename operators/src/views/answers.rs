@@ -1,0 +1,171 @@
+//! Answers: the rows of all views of a job, from the facts that the keyed operator says.
+
+use std::sync::Arc;
+
+use compact_str::CompactString;
+use differential_dataflow::{AsCollection, VecCollection};
+use timely::dataflow::StreamVec;
+
+use super::{
+    DistinctCounts, Fact, FactUpdate, Group, Quantile, Quantiles, Tallies, Tally, Top, facts::from_descending,
+};
+use crate::job::{CompiledJob, View, ViewPlan};
+
+/// A row of a view, its values as words.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Answer {
+    /// The view, as the job numbers them.
+    pub view: u16,
+    /// A word for each column that is no text of its own, in order.
+    pub words: Vec<u64>,
+    /// What stands in the columns that are texts of their own, in order.
+    pub texts: Vec<CompactString>,
+}
+
+/// A group of a view: what all views of one kind are arranged by.
+type Place = (u16, Group);
+
+/// A user in the ranks of a group: order, user, application.
+type Ranked = (u64, CompactString, CompactString);
+
+/// The answers to a job's views.
+pub trait AnswerViews<'scope> {
+    /// Follows the facts; gives the rows of all views.
+    ///
+    /// ```
+    /// use std::sync::Arc;
+    /// use timely::dataflow::operators::{ToStream, capture::{Capture, Extract}};
+    /// use whisperer_operators::{
+    ///     job::CompiledJob,
+    ///     spec::{JobSpec, ViewKind, ViewSpec},
+    ///     views::{AnswerViews, Fact},
+    /// };
+    ///
+    /// let views = vec![ViewSpec::new("users", ViewKind::Count)];
+    /// let job = CompiledJob::new(&JobSpec { views, ..JobSpec::default() }).expect("the job is valid");
+    /// let answers = timely::example(|scope| {
+    ///     // Two users appear, one of them in a later epoch.
+    ///     let fact = Fact::Tally { view: 0, group: [0; 4], amount: 0 };
+    ///     [(fact.clone(), 0, 1), (fact, 3, 1)].to_stream(scope).answer_views(Arc::new(job)).inner.capture()
+    /// });
+    /// let answers: Vec<_> = answers.extract().into_iter().flat_map(|(_, updates)| updates).collect();
+    /// let counts: Vec<_> = answers.iter().map(|(answer, epoch, diff)| (answer.words[0], *epoch, *diff)).collect();
+    /// assert_eq!(counts, [(1, 0, 1), (1, 3, -1), (2, 3, 1)]);
+    /// ```
+    fn answer_views(self, job: Arc<CompiledJob>) -> VecCollection<'scope, u64, Answer>;
+}
+
+impl<'scope> AnswerViews<'scope> for StreamVec<'scope, u64, FactUpdate> {
+    fn answer_views(self, job: Arc<CompiledJob>) -> VecCollection<'scope, u64, Answer> {
+        let facts = self.as_collection();
+        let is = |wanted: fn(&ViewPlan) -> bool| job.views.each.iter().any(|view| wanted(&view.plan));
+        // What nobody asks for costs nothing.
+        let mut answers = Vec::new();
+        if is(|plan| {
+            matches!(
+                plan,
+                ViewPlan::Count
+                    | ViewPlan::Sum
+                    | ViewPlan::Transitions
+                    | ViewPlan::Segments { .. }
+                    | ViewPlan::Cohorts { .. }
+            )
+        }) {
+            answers.push(tallied(facts.clone(), job.clone()));
+        }
+        if is(|plan| matches!(plan, ViewPlan::Distinct)) {
+            answers.push(distinct(facts.clone(), job.clone()));
+        }
+        if is(|plan| matches!(plan, ViewPlan::Percentiles { .. } | ViewPlan::Funnel { .. })) {
+            answers.push(valued(facts.clone(), job.clone()));
+        }
+        if is(|plan| matches!(plan, ViewPlan::Top { .. })) {
+            answers.push(ranked(facts.clone(), job.clone()));
+        }
+        match answers.pop() {
+            Some(last) => last.concatenate(answers),
+            // No view, no facts.
+            None => facts.flat_map(|_| None),
+        }
+    }
+}
+
+impl View {
+    fn answer(&self, view: u16, group: &Group) -> Answer {
+        Answer { view, words: group[..self.width].to_vec(), texts: Vec::new() }
+    }
+}
+
+type Facts<'scope> = VecCollection<'scope, u64, Fact>;
+type Answers<'scope> = VecCollection<'scope, u64, Answer>;
+
+fn tallied<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    let tallies = facts.flat_map(|fact| match fact {
+        Fact::Tally { view, group, amount } => Some(((view, group), amount)),
+        _ => None,
+    });
+    tallies.tallies().map(move |((number, group), tally): (Place, Tally)| {
+        let view = &job.views.each[usize::from(number)];
+        let mut answer = view.answer(number, &group);
+        answer.words.push(tally.users as u64);
+        if matches!(view.plan, ViewPlan::Sum) {
+            answer.words.push((tally.sum as f64 / super::FIXED_POINT).to_bits());
+        }
+        answer
+    })
+}
+
+fn distinct<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    let members = facts.flat_map(|fact| match fact {
+        Fact::Member { view, group, user } => Some(((view, group), user)),
+        _ => None,
+    });
+    members.distinct_counts().map(move |((number, group), users): (Place, isize)| {
+        let mut answer = job.views.each[usize::from(number)].answer(number, &group);
+        answer.words.push(users as u64);
+        answer
+    })
+}
+
+fn valued<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    let values = facts.flat_map(|fact| match fact {
+        Fact::Valued { view, group, value } => Some(((view, group), value)),
+        _ => None,
+    });
+    let asking = job.clone();
+    let asked = move |(view, _): &Place, ask: &mut dyn FnMut(&[f64])| match &asking.views.each[usize::from(*view)].plan
+    {
+        ViewPlan::Percentiles { at, .. } => ask(at),
+        _ => ask(&[0.5]),
+    };
+    values.quantiles(asked).map(move |((number, group), quantile): (Place, Quantile)| {
+        let view = &job.views.each[usize::from(number)];
+        let mut answer = view.answer(number, &group);
+        match &view.plan {
+            ViewPlan::Percentiles { at, resolution, .. } => {
+                let value = quantile.value as f64 * resolution;
+                answer.words.extend([at[usize::from(quantile.at)].to_bits(), quantile.count as u64, value.to_bits()]);
+            }
+            _ => answer.words.extend([quantile.count as u64, (quantile.value as f64 / super::FIXED_POINT).to_bits()]),
+        }
+        answer
+    })
+}
+
+fn ranked<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    let users = facts.flat_map(|fact| match fact {
+        Fact::Ranked(fact) => Some(((fact.view, fact.group), (fact.order, fact.user, fact.app))),
+        _ => None,
+    });
+    let limiting = job.clone();
+    let limit = move |(view, _): &Place| match limiting.views.each[usize::from(*view)].plan {
+        ViewPlan::Top { limit, .. } => limit as usize,
+        _ => 0,
+    };
+    users.top(limit).map(move |((number, group), (rank, (order, user, app))): (Place, (u32, Ranked))| {
+        let mut answer = job.views.each[usize::from(number)].answer(number, &group);
+        answer.words.extend([u64::from(rank), from_descending(order).to_bits()]);
+        answer.texts = vec![app, user];
+        answer
+    })
+}
