@@ -39,6 +39,6 @@ pub use memory::{MemoryLog, MemoryOutbox, MemoryTable, MemoryTopic};
 pub use ndjson::Ndjson;
 pub use ndjson_log::NdjsonLog;
 pub use outbox::{bytes_to_rows, rows_to_bytes};
-pub use parquet::{ParquetTable, Scan, TextEquals, read_schema, read_table, read_where, scan};
+pub use parquet::{ParquetTable, Scan, TextEquals, read_schema, read_table, read_where, scan, write_rows};
 pub use sink::{CommitFacts, StagedFile, TableSink, WrittenFile};
 pub use verify::digest_of_table;

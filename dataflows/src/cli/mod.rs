@@ -4,6 +4,7 @@ mod check;
 mod checkpoints;
 mod dead_letters;
 mod explain;
+mod export;
 mod generate;
 mod launch;
 mod plan;
@@ -74,6 +75,8 @@ enum Verb {
     Explain(explain::Arguments),
     /// Show what is known of all users at once: the contents of a job's views, or their changes.
     Views(views::Arguments),
+    /// Write down everything that is held on a user, as JSON and Parquet.
+    Export(export::Arguments),
 }
 
 /// A form of output.
@@ -159,6 +162,7 @@ fn perform(arguments: &Arguments) -> Result<(), Failure> {
         Verb::DeadLetters(arguments) => dead_letters::run(arguments),
         Verb::Explain(arguments) => explain::run(arguments),
         Verb::Views(arguments) => views::run(arguments),
+        Verb::Export(arguments) => export::run(arguments),
     }
 }
 

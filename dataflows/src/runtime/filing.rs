@@ -13,7 +13,11 @@ use std::{collections::BTreeSet, time::Duration};
 
 use whisperer_connectors::{StateStore, state::resolve::parse_delta_name};
 use whisperer_operators::keyed::CutPlan;
-use whisperer_schemas::{Micros, checkpoint::Cut};
+use whisperer_schemas::{
+    Micros,
+    checkpoint::{Cut, Delta, FileFacts},
+};
+use whisperer_sinks::SinkError;
 
 use super::{RunError, checkpoints::sink_key, coordinator::wall_clock, outputs::WorkerTables};
 
@@ -112,6 +116,26 @@ impl Filing {
     }
 }
 
+/// Hands the rows that a checkpoint keeps for the files of a table to `each`, encoded, oldest first.
+///
+/// # Errors
+/// What the store answers, and a manifest that lists what is no delta.
+pub fn rows_waiting(
+    store: &dyn StateStore,
+    cut: &Cut,
+    table: &str,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), SinkError>,
+) -> Result<(), RunError> {
+    for file in &cut.rows {
+        let delta = waiting_in(store, cut, (file, maker_of(file)?))?;
+        let of_table = delta.parts.iter().filter(|(name, _)| name.rsplit('/').next() == Some(table));
+        for (_, rows) in of_table {
+            each(rows)?;
+        }
+    }
+    Ok(())
+}
+
 /// Takes over a worker's share of the rows that a checkpoint keeps: those of every `workers`th worker of the generation that took it.
 pub(super) fn take_over_rows(
     store: &dyn StateStore,
@@ -121,14 +145,11 @@ pub(super) fn take_over_rows(
 ) -> Result<(), RunError> {
     let mut unknown = BTreeSet::new();
     for file in &cut.rows {
-        let wrong = || RunError::Manifest(format!("\"{}\" is no delta that rows can be in", file.name));
-        let (_, _, maker) = parse_delta_name(&file.name).ok_or_else(wrong)?;
+        let maker = maker_of(file)?;
         if maker as usize % workers != worker {
             continue;
         }
-        let mut delta = store.read_rest(file)?;
-        let epoch = delta.epoch.0;
-        delta.parts.retain(|name, _| name.starts_with(ROWS) && waits(cut, name, (epoch, maker)));
+        let mut delta = waiting_in(store, cut, (file, maker))?;
         for (_, table) in tables.all() {
             table.take_over(&mut delta)?;
         }
@@ -138,6 +159,20 @@ pub(super) fn take_over_rows(
         tracing::warn!(tables = ?unknown, "rows of tables that the job does not write any more are left out");
     }
     Ok(())
+}
+
+/// The worker that wrote a delta.
+fn maker_of(file: &FileFacts) -> Result<u32, RunError> {
+    let wrong = || RunError::Manifest(format!("\"{}\" is no delta that rows can be in", file.name));
+    parse_delta_name(&file.name).map(|(_, _, maker)| maker).ok_or_else(wrong)
+}
+
+/// A delta with those of its rows that were in no file at a cut, and no other parts.
+fn waiting_in(store: &dyn StateStore, cut: &Cut, (file, maker): (&FileFacts, u32)) -> Result<Delta, RunError> {
+    let mut delta = store.read_rest(file)?;
+    let epoch = delta.epoch.0;
+    delta.parts.retain(|name, _| name.starts_with(ROWS) && waits(cut, name, (epoch, maker)));
+    Ok(delta)
 }
 
 /// Whether the rows of a delta were in no file at a cut.

@@ -52,6 +52,7 @@ use whisperer_operators::{
 use whisperer_schemas::{Digest, Micros, TableSchema, checkpoint::Cut};
 use whisperer_sinks::{SinkError, WrittenFile};
 
+pub use filing::rows_waiting;
 pub use outputs::Outputs;
 pub use progress::Progress;
 pub use report::{RunReport, cpu_time, resident_bytes};

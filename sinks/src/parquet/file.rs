@@ -109,7 +109,8 @@ impl OpenFile {
     }
 }
 
-fn properties() -> WriterProperties {
+/// How every file for readers is written.
+pub(super) fn properties() -> WriterProperties {
     WriterProperties::builder()
         .set_created_by(concat!("whisperer ", env!("CARGO_PKG_VERSION")).into())
         // The library's default level, the fastest: the engine shares its cores with the sinks.

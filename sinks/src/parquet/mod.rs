@@ -16,6 +16,7 @@
 mod file;
 mod read;
 mod schema;
+mod whole;
 mod write;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use whisperer_schemas::TableSchema;
 
 pub use read::{Scan, TextEquals, read_table, read_where, scan};
 pub use schema::read_schema;
+pub use whole::write_rows;
 pub use write::ParquetTable;
 
 #[cfg(feature = "delta")]
