@@ -183,7 +183,7 @@ impl Search<'_> {
         let mut setup = KeyedSetup::new(self.job.clone(), 0);
         setup.clocks.restore(cut.clocks.clone(), cut.ended.iter().copied());
         let (watermark, mut outputs) = (setup.clocks.watermark(), Outputs::default());
-        let mut restoring = setup.keys.restore(old, &self.file.spec, watermark);
+        let mut restoring = setup.keys.restore(old, &self.file.spec, (watermark, cut.epoch.0));
         let groups: BTreeSet<u64> = keys.iter().map(|key| key.group()).collect();
         let mut restored = Ok(());
         loading.states(&|group| groups.contains(&group), &mut |key, bytes| {
