@@ -12,7 +12,8 @@ use std::{
 
 use serde_json::{Value, json};
 
-const DOCUMENTS: [&str; 5] = ["README.md", "docs/jobs.md", "docs/kafka.md", "docs/semantics.md", "docs/tables.md"];
+const DOCUMENTS: [&str; 6] =
+    ["README.md", "docs/jobs.md", "docs/kafka.md", "docs/semantics.md", "docs/tables.md", "docs/views.md"];
 
 /// Width of README's blocks.
 const COLUMNS: usize = 120;

@@ -88,3 +88,24 @@ fn the_retail_job_agrees_with_sql() {
     assert_eq!([auc("auc_recency"), auc("auc_active_days")].map(|auc| (auc * 1000.0).round()), [599.0, 656.0]);
     assert!(auc("auc") > 0.74, "{}", auc("auc"));
 }
+
+#[test]
+fn the_retail_views_agree_with_sql() {
+    // Goal: monthly cohort retention, the way from an order to a repeat and to a return, and revenue by country are, cell by cell, what SQL
+    // makes of the same lines.
+    const TEST: &str = "the_retail_views_agree_with_sql";
+    let Some(data) = data() else { return outside::skipped(TEST, "no retail data: say where by WHISPERER_DATA") };
+    let lake = tempfile::tempdir().expect("a temporary folder");
+    run(&data, lake.path());
+    let Some(python) = outside::python(TEST) else { return };
+    let asked = json!({ "data": data, "lake": lake.path() });
+    let answer = outside::run(&python, lake.path(), "retail/views.py", &asked.to_string());
+    let found: Value = serde_json::from_str(&answer).expect("the answer is JSON");
+    // Thirteen months: the triangle of months and the months since has 13 * 14 / 2 cells, one of which is empty at most.
+    let cells = |name: &str| found[name]["cells"].as_u64().unwrap_or_else(|| panic!("no {name}"));
+    assert!(cells("retention") >= 90, "{found:#}");
+    assert_eq!((cells("repeat_and_return"), cells("revenue_by_country")), (3, 37));
+    for view in ["retention", "repeat_and_return", "revenue_by_country"] {
+        assert_eq!(found[view]["differences"], json!([]), "{view}");
+    }
+}
