@@ -24,7 +24,11 @@ use whisperer_dataflows::{
     operations::Stop,
     runtime::{Outputs, Run, RunReport, StateSettings},
 };
-use whisperer_operators::{job::CompiledJob, reference::NamedRow, spec::JobSpec};
+use whisperer_operators::{
+    job::CompiledJob,
+    reference::NamedRow,
+    spec::{Aggregate, FeatureSpec, JobSpec, ViewKind, ViewSpec},
+};
 use whisperer_schemas::{Digest, Epoch};
 use whisperer_sinks::MemoryTable;
 
@@ -237,4 +241,36 @@ fn views_go_on_after_a_restart() {
             }
         },
     );
+}
+
+#[test]
+fn a_job_with_other_views_goes_on() {
+    // Goal: where a job goes on with one view as it was, one that is another now and a new one, users who come no more are in all of them, and
+    // each table adds up to what a whole run of the new job gives. Method: sixty users, of whom half come before the change only.
+    let event = |at: u32| support::event(at, if at < 120 { at % 60 } else { at % 30 }, support::s(i64::from(at)));
+    let lines = (0..240).map(|at| event(at).line()).collect();
+    let partitions = vec![support::partition(lines, vec![vec![5, 5]; 24])];
+    let job = |views: Vec<ViewSpec>| {
+        let mut spec = JobSpec { views, ..JobSpec::default() };
+        spec.features.push(FeatureSpec::new("events", Aggregate::Count));
+        spec
+    };
+    let users = || ViewSpec::new("users", ViewKind::Count);
+    let sum = ViewSpec::new("sum", ViewKind::Sum { of: "events".into() }).by(&["app_id"]);
+    let before = job(vec![users(), ViewSpec::new("grouped", ViewKind::Count).by(&["app_id"])]);
+    let after = job(vec![users(), ViewSpec::new("grouped", ViewKind::Count).by(&["events"]), sum]);
+
+    let first = Interrupted::new(&before, 2);
+    let report = first.run(&partitions, 2, 150).expect("the run is stopped");
+    assert!(!report.finished && report.read >= 120, "{} records", report.read);
+    let (fixed, mut views) = (first.tables.fixed.clone(), first.tables.views.clone());
+    views.push(MemoryTable::default());
+    let (spec, job, tables) = (Arc::new(after.clone()), compile(&after), Tables { fixed, views });
+    let second = Interrupted { spec, job, store: first.store.clone(), tables, every: 2 };
+    let report = second.run(&partitions, 3, i64::MAX).expect("the run ends");
+    let ours = second.tables.contents(&second.job, &report).expect("the digests are those of the rows");
+    let theirs = whole(&compile(&after), &partitions, 1).expect("the whole run ends");
+    same(&ours, &theirs).unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(ours["users"].len() + ours["sum"].len(), 2);
+    assert!(ours["grouped"].len() > 1, "{ours:?}");
 }
