@@ -2,8 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead, BufReader},
     path::{Path, PathBuf},
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 use serde_json::Value;
@@ -273,6 +274,74 @@ fn a_user_is_explained() {
     assert!(nobody.stderr.contains("usr_nobody0000000000"), "{}", nobody.stderr);
     let nothing = whisperer(FAILED, &["explain", ENGAGEMENT, user, "--output", &format!("{lake}/nothing")]);
     assert!(nothing.stderr.contains("run it first"), "{}", nothing.stderr);
+}
+
+/// A job with a view, over some generated events, with a checkpoint every ten small epochs.
+const SEEN: &str = r#"
+[job]
+name = "seen"
+[source]
+connector = "generator"
+users = 500
+events = 5000
+span = "30d"
+[epoch]
+bytes = 16384
+[checkpoint]
+dir = "state"
+interval_ms = 100
+[[feature]]
+name = "events"
+aggregate = "count"
+[[view]]
+name = "users"
+aggregate = "count"
+[[sink]]
+connector = "parquet"
+table = "views/*"
+path = "lake"
+"#;
+
+#[test]
+fn views_are_shown_as_they_are_and_as_they_were() {
+    // Goal: the list of views, the contents of one at the end and as of an earlier day, its changes one by one, and a misspelt name.
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let folder = folder.path();
+    fs::write(folder.join("job.toml"), SEEN).expect("the job is written");
+    let done = |arguments: &[&str]| {
+        let answer = whisperer_in(folder, arguments);
+        assert_eq!(answer.code, DONE, "{arguments:?}\n{}", answer.stderr);
+        answer.stdout
+    };
+    let counts = json(&done(&["run", "job.toml", "--json", "--workers", "2"]))["counts"].clone();
+    let listed = done(&["views", "job.toml"]);
+    assert_eq!(listed.split_whitespace().collect::<Vec<_>>(), ["users", "1"]);
+    assert_eq!(json(&done(&["views", "job.toml", "users", "--format", "json"]))["users"], counts["users"]);
+    assert!(done(&["views", "job.toml", "users"]).contains(&counts["users"].to_string()));
+    let then = done(&["views", "job.toml", "users", "--format", "json", "--as-of", "2026-01-10T00:00:00Z"]);
+    let then = json(&then)["users"].as_u64().expect("a count");
+    assert!(then > 0 && then < counts["users"].as_u64().expect("a count"), "{then} of {counts}");
+
+    let mut follow = Command::new(env!("CARGO_BIN_EXE_whisperer"));
+    let follow = follow.args(["views", "job.toml", "users", "--follow"]).current_dir(folder).stdout(Stdio::piped());
+    let mut follow = follow.spawn().expect("the binary runs");
+    let changes = BufReader::new(follow.stdout.take().expect("it is piped")).lines();
+    let mut users = 0;
+    for change in changes {
+        let change = json(&change.expect("a line"));
+        users += change["users"].as_i64().expect("a count") * change["_diff"].as_i64().expect("a diff");
+        if users == counts["users"].as_i64().expect("a count") {
+            break;
+        }
+    }
+    follow.kill().expect("it runs until it is ended");
+    follow.wait().expect("it has ended");
+
+    let wrong = whisperer_in(folder, &["views", "job.toml", "user"]);
+    assert_eq!(
+        (wrong.code, wrong.stderr.as_str()),
+        (FAILED, "error: the job has no view \"user\"; did you mean \"users\"?\n")
+    );
 }
 
 #[test]
