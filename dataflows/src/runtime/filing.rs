@@ -17,7 +17,10 @@ use whisperer_schemas::{
     Micros,
     checkpoint::{Cut, Delta, FileFacts},
 };
-use whisperer_sinks::SinkError;
+use whisperer_sinks::{
+    SinkError, StagedFile,
+    parquet::{HELD_BYTES_MAX, ROW_GROUP_ROWS_MAX},
+};
 
 use super::{RunError, checkpoints::sink_key, coordinator::wall_clock, outputs::WorkerTables};
 
@@ -38,6 +41,10 @@ pub(super) struct Filing {
     waiting: bool,
     /// Whether there are rows of an earlier generation among them.
     taken_over: bool,
+    /// Cuts that have kept them open.
+    open_cuts: u64,
+    /// Whether the last cut alone had rows that are worth files: then those of the next one have them too, and are not kept twice.
+    crowded: bool,
 }
 
 /// The cuts of a run.
@@ -73,7 +80,17 @@ impl Filing {
         let Cuts { plan, clock, .. } = cuts;
         let closed = plan.after;
         let closed_at = clock.at(closed.max(plan.from));
-        Filing { name: format!("{ROWS}{table}"), every, clock, closed_at, closed, waiting: false, taken_over: false }
+        Filing {
+            name: format!("{ROWS}{table}"),
+            every,
+            clock,
+            closed_at,
+            closed,
+            waiting: false,
+            taken_over: false,
+            open_cuts: 0,
+            crowded: false,
+        }
     }
 
     /// What its rows are called in deltas.
@@ -86,15 +103,23 @@ impl Filing {
         self.taken_over || self.clock.at(epoch) - self.closed_at >= self.every
     }
 
-    /// Its files are closed with the cut at an epoch.
-    pub(super) fn close(&mut self, epoch: u64) {
-        (self.closed, self.closed_at) = (epoch, self.clock.at(epoch));
+    /// Whether the rows up to the cut at an epoch are to be kept for its delta.
+    pub(super) fn holds_until(&self, epoch: u64) -> bool {
+        !self.crowded && !self.is_due(epoch)
+    }
+
+    /// Its files are closed with the cut at an epoch; so much is in them.
+    pub(super) fn close(&mut self, epoch: u64, files: &[StagedFile]) {
+        let (rows, bytes) = files.iter().fold((0, 0), |(rows, bytes), file| (rows + file.rows, bytes + file.bytes));
+        self.crowded = self.open_cuts == 0 && (rows > ROW_GROUP_ROWS_MAX as u64 || bytes > HELD_BYTES_MAX as u64);
+        (self.closed, self.closed_at, self.open_cuts) = (epoch, self.clock.at(epoch), 0);
         (self.waiting, self.taken_over) = (false, false);
     }
 
     /// They stay open beyond the cut at an epoch, to whose delta rows were added.
     pub(super) fn keep_open(&mut self, epoch: u64, rows: bool) {
         self.waiting |= rows;
+        self.open_cuts += 1;
         if !self.waiting {
             self.closed = epoch;
         }
@@ -179,4 +204,61 @@ fn waiting_in(store: &dyn StateStore, cut: &Cut, (file, maker): (&FileFacts, u32
 fn waits(cut: &Cut, name: &str, (epoch, maker): (u64, u32)) -> bool {
     let closed = cut.sinks.get(&sink_key(name.to_owned(), maker as usize));
     closed.and_then(|closed| closed.parse::<u64>().ok()).is_none_or(|closed| epoch > closed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Epochs of 10 ms, and a cut each second.
+    fn filing(every: Micros) -> Filing {
+        let plan = CutPlan { every: 100, after: 0, from: 1_000 };
+        let clock = Clock::Epochs(Duration::from_millis(10));
+        Filing::new("lake/decisions", every, Cuts { plan, fresh: true, clock })
+    }
+
+    fn staged(rows: u64) -> StagedFile {
+        let (path, text) = (std::path::PathBuf::new(), String::new);
+        let (staged, place) = (path.clone(), path);
+        StagedFile { staged, place, replaces: false, table: text(), rows, bytes: 1, xxh3: text(), checkpoint: 0 }
+    }
+
+    #[test]
+    fn epochs_of_a_live_source_are_its_clock() {
+        // Goal: files are closed a minute after they were closed last, and a start begins a minute.
+        let mut filing = filing(60_000_000);
+        assert_eq!([0, 1_100, 6_900, 7_000].map(|epoch| filing.is_due(epoch)), [false, false, false, true]);
+        filing.close(7_100, &[]);
+        assert_eq!([7_200, 13_000, 13_100].map(|epoch| filing.is_due(epoch)), [false, false, true]);
+    }
+
+    #[test]
+    fn rows_wait_from_the_first_to_the_closing() {
+        // Goal: the place after which rows are in no file stays while there are some, and moves while there are none.
+        let mut filing = filing(60_000_000);
+        filing.keep_open(1_100, false);
+        assert_eq!((filing.rows_after(), filing.position().as_str()), (None, "1100"));
+        filing.keep_open(1_200, true);
+        filing.keep_open(1_300, false);
+        assert_eq!(filing.rows_after(), Some(1_100));
+        filing.close(1_400, &[staged(1)]);
+        assert_eq!((filing.rows_after(), filing.position().as_str()), (None, "1400"));
+        filing.take_over();
+        assert!(filing.is_due(1_500), "what is taken over is closed at once");
+    }
+
+    #[test]
+    fn rows_that_crowd_one_cut_are_not_kept_twice() {
+        // Goal: after a cut that alone had rows worth files the next one is staged too; one that had them only together with others, or has
+        // fewer again, ends that.
+        let mut filing = filing(60_000_000);
+        let many = [staged(ROW_GROUP_ROWS_MAX as u64), staged(1)];
+        filing.keep_open(1_100, true);
+        filing.close(1_200, &many);
+        assert!(filing.holds_until(1_300));
+        filing.close(1_300, &many);
+        assert!(!filing.holds_until(1_400));
+        filing.close(1_400, &many[1..]);
+        assert!(filing.holds_until(1_500));
+    }
 }

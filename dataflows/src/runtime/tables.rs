@@ -277,7 +277,7 @@ impl Way {
                     Some(rows) => cut.keep_open(filing, epoch, rows),
                     None => {
                         let files = sink.stage(facts)?;
-                        filing.iter_mut().for_each(|filing| filing.close(epoch));
+                        filing.iter_mut().for_each(|filing| filing.close(epoch, &files));
                         let json = |file: &StagedFile| serde_json::to_string(file).expect("a file is plain data");
                         let staged = cut.staged.entry(lake.root().display().to_string()).or_default();
                         staged.extend(lake.listed(&files).iter().map(json));
@@ -286,7 +286,7 @@ impl Way {
                 if let Some(filing) = filing {
                     cut.sinks.insert(filing.name().to_owned(), filing.position());
                     cut.rows_after = cut.rows_after.into_iter().chain(filing.rows_after()).min();
-                    sink.hold(!filing.is_due(next));
+                    sink.hold(filing.holds_until(next));
                 }
             }
             Way::Log { name, sink } => drop(cut.sinks.insert(name.clone(), sink.flush()?)),
