@@ -52,6 +52,16 @@ pub struct View {
     pub(crate) when: Option<usize>,
     /// The number that is taken of each user: a place in what is shown.
     pub(crate) of: Option<usize>,
+    /// Everything shown that decides what a user adds, and whether the stage does.
+    pub(crate) shown: Vec<usize>,
+    pub(crate) by_stage: bool,
+}
+
+impl View {
+    /// Whether it is about what has happened, not about users as they are.
+    pub(crate) fn of_history(&self) -> bool {
+        matches!(self.plan, ViewPlan::Transitions | ViewPlan::Cohorts { .. } | ViewPlan::Funnel { .. })
+    }
 }
 
 /// What a view computes.
@@ -252,7 +262,17 @@ impl Compiler<'_> {
         }
         self.check_columns(spec, &columns);
         let table = Arc::new(TableSchema::view(&spec.name.value, columns));
-        self.views.each.push(View { name: spec.name.value.clone(), plan, table, words, width, group_by, when, of });
+        let places = group_by.iter().filter_map(|dimension| match dimension {
+            Dimension::Shown(at) => Some(*at),
+            Dimension::App | Dimension::Stage => None,
+        });
+        let mut shown: Vec<usize> = places.chain(when).chain(of).collect();
+        if let ViewPlan::Segments { members } = &plan {
+            shown.extend(members);
+        }
+        let by_stage = group_by.contains(&Dimension::Stage);
+        let name = spec.name.value.clone();
+        self.views.each.push(View { name, plan, table, words, width, group_by, when, of, shown, by_stage });
     }
 
     /// Counts, sums and distinct counts, and the number that is taken of each user.

@@ -19,7 +19,7 @@ use crate::{
 pub const CHANGES_MAX: usize = 1 << 10;
 
 /// What views need to know of a key, as words.
-type Words = SmallVec<[u64; 8]>;
+type Words = SmallVec<[u64; 16]>;
 
 /// Texts that went out as hashes, by their numbers; those that have not are 0.
 #[derive(Debug, Default)]
@@ -36,7 +36,7 @@ impl Turn<'_> {
     pub(super) fn appear(&mut self) {
         let words = Words::from_elem(NONE, self.job.views.shown.len());
         let mut facts = Facts::new();
-        self.shown_facts(0, &words, &mut facts);
+        self.shown_facts((0, &words), &|_| true, &mut facts);
         self.say(facts, 1);
         self.app_word();
     }
@@ -46,7 +46,7 @@ impl Turn<'_> {
         self.app_word();
         let words = self.kept_words();
         let mut facts = Facts::new();
-        self.shown_facts(self.state.stage, &words, &mut facts);
+        self.shown_facts((self.state.stage, &words), &|_| true, &mut facts);
         self.history_facts(&mut facts);
         self.say(facts, 1);
         self.say_changes_again();
@@ -60,8 +60,11 @@ impl Turn<'_> {
             return;
         }
         let (mut gone, mut come) = (Facts::new(), Facts::new());
-        self.shown_facts(stage_before, &before, &mut gone);
-        self.shown_facts(stage, &after, &mut come);
+        let changed = |view: &View| {
+            (view.by_stage && stage_before != stage) || view.shown.iter().any(|at| before[*at] != after[*at])
+        };
+        self.shown_facts((stage_before, &before), &changed, &mut gone);
+        self.shown_facts((stage, &after), &changed, &mut come);
         self.replace(gone, come);
         self.keep_words(&before, &after);
         if stage_before != stage {
@@ -151,14 +154,11 @@ impl Turn<'_> {
         words
     }
 
-    /// What a key adds whose last evaluation came to these words.
-    fn shown_facts(&mut self, stage: u16, words: &Words, facts: &mut Facts) {
+    /// What a key adds to some views whose last evaluation came to this stage and these words.
+    fn shown_facts(&mut self, (stage, words): (u16, &Words), asked: &dyn Fn(&View) -> bool, facts: &mut Facts) {
         let job = self.job;
         for (number, view) in (0..).zip(&job.views.each) {
-            let counts = view.when.is_none_or(|at| holds(words[at]));
-            if !counts
-                || matches!(view.plan, ViewPlan::Transitions | ViewPlan::Cohorts { .. } | ViewPlan::Funnel { .. })
-            {
+            if view.of_history() || !asked(view) || !view.when.is_none_or(|at| holds(words[at])) {
                 continue;
             }
             let group = self.group(view, stage, words);
