@@ -14,8 +14,10 @@ pub enum Job {
     Baseline,
     /// `bench/jobs/j.toml`.
     J,
-    /// `config/jobs/engagement.toml`, whole.
+    /// `config/jobs/engagement.toml` without its views.
     Engagement,
+    /// The same, whole.
+    EngagementViews,
 }
 
 impl Job {
@@ -26,6 +28,7 @@ impl Job {
             Job::Baseline => "J by hand",
             Job::J => "J",
             Job::Engagement => "engagement",
+            Job::EngagementViews => "engagement with views",
         }
     }
 }
@@ -211,11 +214,15 @@ const FLOOR_STATE_BYTES: f64 = 400.0;
 /// Users of the input for which the bound on memory holds.
 const FLOOR_STATE_USERS: u32 = 1_000_000;
 
+/// Least throughput with views, as a share of that without, with [`FLOOR_CPU_USERS`].
+const FLOOR_VIEWS: f64 = 0.6;
+
 /// The floors that the medians break, each as a sentence.
 #[must_use]
 pub fn broken_floors(summaries: &[Summary]) -> Vec<String> {
     let mut broken = Vec::new();
-    for summary in summaries.iter().filter(|summary| summary.case.job != Job::Baseline) {
+    let bounded = |summary: &&Summary| matches!(summary.case.job, Job::J | Job::Engagement);
+    for summary in summaries.iter().filter(bounded) {
         let Case { input_users, job, workers } = summary.case;
         let (cpu, state) = (summary.cpu_ns_per_event.median, summary.bytes_per_user.median);
         if input_users == FLOOR_CPU_USERS && workers == 1 && cpu > FLOOR_CPU_NS {
@@ -226,7 +233,21 @@ pub fn broken_floors(summaries: &[Summary]) -> Vec<String> {
             broken.push(format!("\"{name}\" takes {state:.0} bytes per user, more than {FLOOR_STATE_BYTES}"));
         }
     }
+    broken.extend(summaries.iter().filter_map(|summary| views_cost_too_much(summary, summaries)));
     broken
+}
+
+fn views_cost_too_much(with: &Summary, summaries: &[Summary]) -> Option<String> {
+    let Case { input_users, job, workers } = with.case;
+    if job != Job::EngagementViews || input_users != FLOOR_CPU_USERS {
+        return None;
+    }
+    let case = Case { job: Job::Engagement, ..with.case };
+    let without = summaries.iter().find(|summary| summary.case == case)?.events_per_second.median;
+    let share = with.events_per_second.median / without;
+    let (at_most, lost) = ((1.0 - FLOOR_VIEWS) * 100.0, (1.0 - share) * 100.0);
+    let told = || format!("views take {lost:.0} % of the throughput on {workers} workers, more than {at_most:.0}");
+    (share < FLOOR_VIEWS).then(told)
 }
 
 #[cfg(test)]
@@ -285,5 +306,9 @@ mod tests {
         (large.case.input_users, large.bytes_per_user) = (FLOOR_STATE_USERS, 401.0);
         let broken = broken_floors(&summarize(&[large]));
         assert_eq!(broken, ["\"engagement\" takes 401 bytes per user, more than 400"]);
+        let views = |seconds| [run(Job::Engagement, 2, 0, 1.0), run(Job::EngagementViews, 2, 0, seconds)];
+        assert!(broken_floors(&summarize(&views(1.6))).is_empty());
+        let told = ["views take 41 % of the throughput on 2 workers, more than 40"];
+        assert_eq!(broken_floors(&summarize(&views(1.7))), told);
     }
 }

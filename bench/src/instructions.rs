@@ -20,6 +20,7 @@ use whisperer_dataflows::cli::grouped;
 use crate::{
     child::{Program, command_of, report_of},
     input::{InputOptions, cached},
+    jobs::{self, Views},
     machine::commit,
     results,
     throughput::repository,
@@ -30,8 +31,12 @@ const EVENTS: [u64; 2] = [20_000, 60_000];
 const USERS: u32 = 4_000;
 const SEED: u64 = 42;
 
-/// The jobs, as the repository has them.
-const JOBS: [(&str, &str); 2] = [("J", "bench/jobs/j.toml"), ("engagement", "config/jobs/engagement.toml")];
+/// The jobs.
+const JOBS: [(&str, &str, Views); 3] = [
+    ("J", jobs::J, Views::Kept),
+    ("engagement", jobs::ENGAGEMENT, Views::Dropped),
+    ("engagement with views", jobs::ENGAGEMENT, Views::Kept),
+];
 
 /// The floor: what an event costs may grow by this share before it is an error.
 const GROWTH_MAX: f64 = 0.05;
@@ -95,22 +100,23 @@ pub fn run(options: &Options) -> anyhow::Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let inputs = inputs(&options.work)?;
-    let mut jobs = Vec::new();
-    for (name, path) in JOBS {
-        jobs.push(figure(options, (name, path), &inputs)?);
+    let mut figures = Vec::new();
+    for (name, path, views) in JOBS {
+        let path = jobs::write(&jobs::read(path, views)?, &options.work.join("jobs"), "counted.toml")?;
+        figures.push(figure(options, (name, &path), &inputs)?);
     }
     let before = |job: &str| {
         let kept = kept.as_ref()?.jobs.iter().find(|kept| kept.job == job)?;
         Some(kept.instructions_per_event)
     };
-    println!("{}", table(&jobs, before));
+    println!("{}", table(&figures, before));
     let Some(kept) = &kept else {
         let command = "cargo run --release -p whisperer-bench -- instructions".to_owned();
-        let results = Results { version: RESULTS_VERSION, command, commit, compiler, jobs };
+        let results = Results { version: RESULTS_VERSION, command, commit, compiler, jobs: figures };
         results::write(&options.results, NAME, &results)?;
         return Ok(Vec::new());
     };
-    Ok(jobs.iter().filter_map(|figure| grown(figure, &kept.jobs)).collect())
+    Ok(figures.iter().filter_map(|figure| grown(figure, &kept.jobs)).collect())
 }
 
 /// What is wrong with a figure beside those that are kept.
@@ -149,7 +155,7 @@ fn beginning(whole: &Path, short: &Path) -> io::Result<()> {
     out.flush()
 }
 
-fn figure(options: &Options, (name, job): (&str, &str), inputs: &[(u64, PathBuf)]) -> anyhow::Result<Figure> {
+fn figure(options: &Options, (name, job): (&str, &Path), inputs: &[(u64, PathBuf)]) -> anyhow::Result<Figure> {
     let mut counted = Vec::new();
     for (events, input) in inputs {
         let instructions = count(options, job, (*events, input)).with_context(|| format!("job \"{name}\""))?;
@@ -161,7 +167,7 @@ fn figure(options: &Options, (name, job): (&str, &str), inputs: &[(u64, PathBuf)
 }
 
 /// Instructions of a run over an input, all threads together.
-fn count(options: &Options, job: &str, (events, input): (u64, &Path)) -> anyhow::Result<u64> {
+fn count(options: &Options, job: &Path, (events, input): (u64, &Path)) -> anyhow::Result<u64> {
     let output = options.work.join("output").join(NAME);
     if output.exists() {
         fs::remove_dir_all(&output).context("cannot remove an earlier run's output")?;
@@ -173,7 +179,7 @@ fn count(options: &Options, job: &str, (events, input): (u64, &Path)) -> anyhow:
     valgrind.push(format!("--log-file={}", log.display()).into());
     let arguments: Vec<OsString> = vec![
         "run".into(),
-        repository().join(job).into(),
+        job.into(),
         "--input".into(),
         input.into(),
         "--output".into(),

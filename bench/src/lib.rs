@@ -9,6 +9,7 @@
 //! * [`figures`]: medians, tables, floors
 //! * [`latency`]: from topic to topic, under a load
 //! * [`state`]: states that do not fit into memory, and starts from a checkpoint
+//! * [`jobs`]: the jobs of the repository, with and without views
 //! * [`instructions`]: what an event costs, on a busy machine too
 //! * [`machine`]: where and of what the numbers are
 //! * [`results`]: the files that they go to
@@ -19,6 +20,7 @@ pub mod decisions;
 pub mod figures;
 pub mod input;
 pub mod instructions;
+pub mod jobs;
 pub mod latency;
 pub mod machine;
 pub mod results;

@@ -19,10 +19,12 @@ use std::{
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets};
 use serde::{Deserialize, Serialize};
+use toml::{Table as JobTable, Value};
 use whisperer_dataflows::cli::grouped;
 
 use crate::{
     child::{Cost, Live, Program, measure},
+    jobs::{self, Views},
     machine::{Machine, commit, load},
     results,
     throughput::repository,
@@ -153,18 +155,21 @@ fn name(whole: &Whole) -> String {
     whole.memory.as_ref().map_or("all states in memory".to_owned(), |memory| format!("at most {memory} of them"))
 }
 
-/// The engagement job with its file changed.
-fn job(folder: &Path, edit: impl FnOnce(String) -> String) -> anyhow::Result<PathBuf> {
+/// The engagement job without its views, changed, in an empty folder.
+fn job(folder: &Path, edit: impl FnOnce(&mut JobTable)) -> anyhow::Result<PathBuf> {
     if folder.exists() {
         fs::remove_dir_all(folder).context("cannot remove what an earlier run left")?;
     }
-    fs::create_dir_all(folder).context("cannot create a folder for a run")?;
-    let jobs = repository().join("config/jobs");
-    let text = fs::read_to_string(jobs.join("engagement.toml")).context("cannot read the engagement job")?;
-    let text = text.replace("\"models/", &format!("\"{}/models/", jobs.display()));
-    let path = folder.join("job.toml");
-    fs::write(&path, edit(text)).context("cannot write a job")?;
-    Ok(path)
+    let mut job = jobs::read(jobs::ENGAGEMENT, Views::Dropped)?;
+    edit(&mut job);
+    jobs::write(&job, folder, "job.toml")
+}
+
+/// A job whose generator's users differ so much in their activity.
+fn with_zipf(job: &mut JobTable, zipf: f64) {
+    if let Some(Value::Table(source)) = job.get_mut("source") {
+        source.insert("zipf".to_owned(), zipf.into());
+    }
 }
 
 fn arguments(job: &Path, folder: &Path, (users, events): (u64, u64), workers: u16) -> Vec<OsString> {
@@ -177,9 +182,15 @@ fn arguments(job: &Path, folder: &Path, (users, events): (u64, u64), workers: u1
 
 fn whole(options: &Options, memory: Option<String>) -> anyhow::Result<Whole> {
     let folder = absolute(&options.work.join("state"))?;
-    let more = memory.as_ref().map_or(String::new(), |memory| format!("\n[state]\nmemory_bytes_max = \"{memory}\"\n"));
-    let path =
-        job(&folder, |text| text.replacen("[source]\n", &format!("[source]\nzipf = {:?}\n", options.zipf), 1) + &more)?;
+    let path = job(&folder, |job| {
+        with_zipf(job, options.zipf);
+        if let Some(memory) = &memory {
+            job.insert(
+                "state".to_owned(),
+                Value::Table(JobTable::from_iter([("memory_bytes_max".to_owned(), memory.as_str().into())])),
+            );
+        }
+    })?;
     let load_before = load();
     let arguments = arguments(&path, &folder, (options.users, options.events), options.workers);
     let (report, cost) = measure::<Report>(Program::Engine, &arguments)?;
@@ -192,9 +203,12 @@ fn whole(options: &Options, memory: Option<String>) -> anyhow::Result<Whole> {
 fn recovery(options: &Options) -> anyhow::Result<Recovery> {
     let folder = absolute(&options.work.join("recovery"))?;
     let state = folder.join("state");
-    let more = format!("\n[server]\nlisten = \"{LISTEN}\"\n\n[checkpoint]\ninterval_ms = 10000\n");
     // A uniform crowd: most of its users have come up when half of so many events are read.
-    let path = job(&folder, |text| text.replacen("[source]\n", "[source]\nzipf = 0.0\n", 1) + &more)?;
+    let path = job(&folder, |job| {
+        with_zipf(job, 0.0);
+        job.insert("server".to_owned(), Value::Table(JobTable::from_iter([("listen".to_owned(), LISTEN.into())])));
+        job.insert("checkpoint".to_owned(), Value::Table(toml::toml! { interval_ms = 10000 }));
+    })?;
     let events = options.recovery_users * 8;
     let mut arguments = arguments(&path, &folder, (options.recovery_users, events), options.workers);
     arguments.extend(["--state".into(), state.clone().into()]);

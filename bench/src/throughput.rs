@@ -20,6 +20,7 @@ use crate::{
     decisions::{self, Decision},
     figures::{Case, Job, RunFigures, Summary, broken_floors, summarize, table},
     input::{InputOptions, cached},
+    jobs::{self, Views},
     machine::{Machine, commit, load},
     results,
 };
@@ -126,6 +127,8 @@ struct Bench<'a> {
     options: &'a Options,
     /// Of the sources, taken at the start: what is measured.
     commit: String,
+    /// The engagement job without its views.
+    without_views: PathBuf,
     input_bytes: BTreeMap<u32, u64>,
     runs: Vec<RunFigures>,
 }
@@ -141,13 +144,16 @@ impl<'a> Bench<'a> {
     fn new(options: &'a Options) -> anyhow::Result<Bench<'a>> {
         fs::create_dir_all(&options.work)
             .with_context(|| format!("cannot create the folder \"{}\"", options.work.display()))?;
-        Ok(Bench { options, commit: commit(&repository()), input_bytes: BTreeMap::new(), runs: Vec::new() })
+        let job = jobs::read(jobs::ENGAGEMENT, Views::Dropped)?;
+        let without_views = jobs::write(&job, &options.work.join("jobs"), "engagement.toml")?;
+        let commit = commit(&repository());
+        Ok(Bench { options, commit, without_views, input_bytes: BTreeMap::new(), runs: Vec::new() })
     }
 
     fn measure_input(&mut self, users: u32) -> anyhow::Result<()> {
         let input = self.input(users)?;
         let mut cases = vec![Case { input_users: users, job: Job::Baseline, workers: 1 }];
-        for job in [Job::J, Job::Engagement] {
+        for job in [Job::J, Job::Engagement, Job::EngagementViews] {
             cases.extend(self.options.workers.iter().map(|workers| Case {
                 input_users: users,
                 job,
@@ -194,11 +200,12 @@ impl<'a> Bench<'a> {
         let load_before = load();
         let figures = match case.job {
             Job::Baseline => measure_baseline(input, &output),
-            Job::J => measure_engine("bench/jobs/j.toml", case.workers, input, &output),
-            Job::Engagement => measure_engine("config/jobs/engagement.toml", case.workers, input, &output),
+            Job::J => measure_engine(&repository().join(jobs::J), case.workers, input, &output),
+            Job::Engagement => measure_engine(&self.without_views, case.workers, input, &output),
+            Job::EngagementViews => measure_engine(&repository().join(jobs::ENGAGEMENT), case.workers, input, &output),
         };
         let figures = figures.with_context(|| format!("job \"{}\"", case.job.name()))?;
-        if case.job == Job::Engagement {
+        if is_engagement(case.job) {
             fs::remove_dir_all(&output).context("cannot remove a run's output")?;
         }
         Ok(RunFigures { case, round, load_before, ..figures })
@@ -211,7 +218,7 @@ impl<'a> Bench<'a> {
 
     /// Compares the decisions of job J with those of the run before it.
     fn agree(&self, case: Case, agreed: &mut Option<Vec<Decision>>) -> anyhow::Result<()> {
-        if case.job == Job::Engagement {
+        if is_engagement(case.job) {
             return Ok(());
         }
         let made = decisions::read(&self.output(case).join("decisions.ndjson"))?;
@@ -246,10 +253,14 @@ fn measure_baseline(input: &Path, output: &Path) -> anyhow::Result<RunFigures> {
     })
 }
 
-fn measure_engine(job: &str, workers: u16, input: &Path, output: &Path) -> anyhow::Result<RunFigures> {
+fn is_engagement(job: Job) -> bool {
+    matches!(job, Job::Engagement | Job::EngagementViews)
+}
+
+fn measure_engine(job: &Path, workers: u16, input: &Path, output: &Path) -> anyhow::Result<RunFigures> {
     let arguments: [OsString; 9] = [
         "run".into(),
-        repository().join(job).into(),
+        job.into(),
         "--input".into(),
         input.into(),
         "--output".into(),

@@ -24,12 +24,12 @@ fn a_tiny_benchmark_runs_and_its_programs_agree() {
     // Goal: every case comes with all its figures, and the engine makes the very decisions of the program written by hand.
     let folder = tempfile::tempdir().expect("a folder");
     let (table, results) = throughput(folder.path());
-    assert_eq!(table.lines().count(), 2 + 5, "head, rule and a row for each case:\n{table}");
+    assert_eq!(table.lines().count(), 2 + 7, "head, rule and a row for each case:\n{table}");
     for key in ["command", "commit", "machine", "version", "input_bytes"] {
         assert!(!results[key].is_null(), "{key}");
     }
     let runs = results["runs"].as_array().expect("runs");
-    assert_eq!(runs.len(), 5);
+    assert_eq!(runs.len(), 7);
     for run in runs {
         assert_eq!(run["read"], EVENTS, "{run}");
         assert_eq!(run["duplicates"], runs[0]["duplicates"], "{run}");

@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use super::broker::{Broker, Topics};
 use crate::{
     child::{Cost, Live},
-    throughput::repository,
+    jobs::{self, Views, sections},
 };
 
 /// The trigger that marked events fire.
@@ -26,7 +26,7 @@ pub const TRIGGER: &str = "marked";
 pub enum Job {
     /// `bench/jobs/j.toml`
     J,
-    /// `config/jobs/engagement.toml`
+    /// `config/jobs/engagement.toml` without its views
     Engagement,
 }
 
@@ -87,11 +87,11 @@ impl Job {
         }
     }
 
-    fn path(self) -> PathBuf {
-        repository().join(match self {
-            Job::J => "bench/jobs/j.toml",
-            Job::Engagement => "config/jobs/engagement.toml",
-        })
+    fn path(self) -> &'static str {
+        match self {
+            Job::J => jobs::J,
+            Job::Engagement => jobs::ENGAGEMENT,
+        }
     }
 
     /// The job from topic to topic, with one trigger more.
@@ -99,15 +99,7 @@ impl Job {
     /// # Errors
     /// A job file that cannot be read.
     pub fn file(self, broker: &Broker, topics: &Topics, setting: Setting, folder: &Path) -> anyhow::Result<String> {
-        let path = self.path();
-        let text = fs::read_to_string(&path).with_context(|| format!("cannot read \"{}\"", path.display()))?;
-        let mut job: Table = text.parse().with_context(|| format!("cannot read \"{}\"", path.display()))?;
-        let near = path.parent().unwrap_or(Path::new("."));
-        for score in sections(&mut job, "score") {
-            if let Some(Value::String(model)) = score.get_mut("model") {
-                *model = near.join(&*model).display().to_string();
-            }
-        }
+        let mut job = jobs::read(self.path(), Views::Dropped)?;
         if let Some(Value::Table(of_job)) = job.get_mut("job") {
             of_job.insert("deliver_from".to_owned(), "beginning".into());
         }
@@ -190,10 +182,4 @@ fn sink(broker: &Broker, topics: &Topics, delivery: Delivery) -> Table {
         sink.insert(key.to_owned(), value.into());
     }
     sink
-}
-
-/// The sections of a kind.
-fn sections<'a>(job: &'a mut Table, kind: &str) -> &'a mut Vec<Value> {
-    let sections = job.entry(kind).or_insert_with(|| Value::Array(Vec::new()));
-    sections.as_array_mut().expect("the jobs of the repository are valid, and in those these are lists")
 }
