@@ -54,7 +54,8 @@ impl Changes {
             restored: plan.map(|plan| plan.after),
             since,
             plan,
-            open_until: plan.map_or(u64::MAX, |plan| plan.next_after(plan.after)),
+            // A run that goes on from nothing takes a cut before its first record.
+            open_until: plan.map_or(u64::MAX, |plan| if plan.after == 0 { 0 } else { plan.next_after(plan.after) }),
             net: HashMap::new(),
             waiting: BTreeMap::new(),
             texts: Texts::new(),
