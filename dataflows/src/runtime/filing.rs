@@ -56,6 +56,13 @@ pub(super) struct Cuts {
     pub(super) clock: Clock,
 }
 
+impl Cuts {
+    /// The epoch of the first cut.
+    pub(super) fn first(self) -> u64 {
+        if self.fresh { 0 } else { self.plan.next_after(self.plan.after) }
+    }
+}
+
 /// What tells the time of a cut.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Clock {

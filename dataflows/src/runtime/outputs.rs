@@ -123,7 +123,7 @@ impl Outputs {
     ) -> Result<WorkerTables, SinkError> {
         let each = tables.clone().map(|table| TableSinks::new(table, cuts));
         let views: Vec<_> = job.views.tables().map(|table| TableSinks::new(table.clone(), cuts)).collect();
-        let changes = Changes::new(job.clone(), cuts.map(|cuts| cuts.plan), views_since.to_vec());
+        let changes = Changes::new(job.clone(), cuts, views_since.to_vec());
         let worker_tables = WorkerTables { each, views, changes, gathered: self.sinks.iter().any(is_text) };
         let schemas: Vec<_> = tables.iter().chain(job.views.tables()).cloned().collect();
         for settings in &self.sinks {

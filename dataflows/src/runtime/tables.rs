@@ -134,8 +134,7 @@ impl TableSinks {
             news: None,
             outlets: Vec::new(),
             plan: cuts.map(|cuts| cuts.plan),
-            open_until: cuts
-                .map_or(u64::MAX, |Cuts { plan, fresh, .. }| if fresh { 0 } else { plan.next_after(plan.after) }),
+            open_until: cuts.map_or(u64::MAX, Cuts::first),
             waiting: BTreeMap::new(),
             digest: Digest::default(),
             failed: None,

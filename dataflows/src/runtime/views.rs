@@ -26,7 +26,7 @@ use whisperer_operators::{
 };
 use whisperer_schemas::{Epoch, Micros, Row};
 
-use super::tables::TableSinks;
+use super::{filing::Cuts, tables::TableSinks};
 
 /// The changes of all views that a worker has the rows of.
 #[derive(Clone)]
@@ -48,14 +48,13 @@ struct Gathered {
 }
 
 impl Changes {
-    pub(super) fn new(job: Arc<CompiledJob>, plan: Option<CutPlan>, since: Vec<u64>) -> Changes {
+    pub(super) fn new(job: Arc<CompiledJob>, cuts: Option<Cuts>, since: Vec<u64>) -> Changes {
         Changes(Rc::new(RefCell::new(Gathered {
             job,
-            restored: plan.map(|plan| plan.after),
+            restored: cuts.map(|cuts| cuts.plan.after),
             since,
-            plan,
-            // A run that goes on from nothing takes a cut before its first record.
-            open_until: plan.map_or(u64::MAX, |plan| if plan.after == 0 { 0 } else { plan.next_after(plan.after) }),
+            plan: cuts.map(|cuts| cuts.plan),
+            open_until: cuts.map_or(u64::MAX, Cuts::first),
             net: HashMap::new(),
             waiting: BTreeMap::new(),
             texts: Texts::new(),
