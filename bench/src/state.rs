@@ -51,7 +51,7 @@ pub struct Options {
     /// Users of the runs under a budget; 0 leaves them out.
     #[arg(long, default_value_t = 10_000_000)]
     pub users: u64,
-    /// Their events: with two for each user, seven users in eight come up.
+    /// Their events, which come in sessions of several: with two for each user, a third of the users come up.
     #[arg(long, default_value_t = 20_000_000)]
     pub events: u64,
     /// Exponent of the Zipf distribution of their activity; 0 makes all alike, so that hardly any state is still in memory when its user
