@@ -2,7 +2,9 @@
 
 use whisperer_schemas::time::Micros;
 
-use super::{Editor, Found, LOW_BITS, LOW_MAX, START_BIAS, cell_key, count_of, key_of, session_cell, session_of};
+use super::{
+    Editor, LOW_BITS, LOW_MAX, START_BIAS, cell_key, count_of, editor::Found, key_of, session_cell, session_of,
+};
 
 impl Editor<'_> {
     /// Sets the only cell of a slot to a word, or leaves the slot without one.
