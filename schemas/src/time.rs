@@ -57,6 +57,17 @@ const UNIX_EPOCH_DAY: i64 = 719_468;
 const ERA_YEARS: i64 = 400;
 const ERA_DAYS: i64 = 146_097;
 
+/// The day of the month, from 1, of an instant in UTC.
+/// ```
+/// use whisperer_schemas::time::{day_of_month, parse_rfc3339};
+///
+/// assert_eq!(parse_rfc3339(b"2024-02-29T23:59:59Z").map(day_of_month), Some(29));
+/// ```
+#[must_use]
+pub fn day_of_month(time: Micros) -> u32 {
+    Civil::at(time).day
+}
+
 /// `YYYY-MM-DDThh:mm:ss`, each part within its bounds; seconds go to 60.
 struct Civil {
     year: i64,

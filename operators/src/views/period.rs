@@ -1,6 +1,6 @@
 //! Periods of the UTC calendar.
 
-use whisperer_schemas::time::{DAY, Micros};
+use whisperer_schemas::time::{DAY, Micros, day_of_month};
 
 use crate::spec::Period;
 
@@ -23,22 +23,8 @@ pub fn first_day_of(period: Period, time: Micros) -> i64 {
     match period {
         Period::Day => day,
         Period::Week => day - (day + MONDAY_BEFORE).rem_euclid(7),
-        Period::Month => day - (day_of_month(day) - 1),
+        Period::Month => day + 1 - i64::from(day_of_month(time)),
     }
-}
-
-/// The day of the month, from 1, of a day since the Unix epoch.
-///
-/// Counts in eras of 400 years that begin on a first of March, so that a leap day is the last of its year (Howard Hinnant,
-/// "chrono-compatible low-level date algorithms", `civil_from_days`).
-fn day_of_month(day: i64) -> i64 {
-    const DAYS_OF_ERA: i64 = 146_097;
-    const MARCH_OF_0_TO_1970: i64 = 719_468;
-    let of_era = (day + MARCH_OF_0_TO_1970).rem_euclid(DAYS_OF_ERA);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    of_year - (153 * month + 2) / 5 + 1
 }
 
 #[cfg(test)]
