@@ -3,8 +3,11 @@
 use std::sync::Arc;
 
 use compact_str::CompactString;
-use differential_dataflow::{AsCollection, VecCollection};
-use timely::dataflow::StreamVec;
+use differential_dataflow::{AsCollection, VecCollection, collection::concatenate};
+use timely::{
+    container::CapacityContainerBuilder,
+    dataflow::{StreamVec, operators::core::Partition},
+};
 
 use super::{
     DistinctCounts, Fact, FactUpdate, Group, Quantile, Quantiles, Tallies, Tally, Top, facts::from_descending,
@@ -57,36 +60,28 @@ pub trait AnswerViews<'scope> {
 
 impl<'scope> AnswerViews<'scope> for StreamVec<'scope, u64, FactUpdate> {
     fn answer_views(self, job: Arc<CompiledJob>) -> VecCollection<'scope, u64, Answer> {
-        let facts = self.as_collection();
-        let is = |wanted: fn(&ViewPlan) -> bool| job.views.each.iter().any(|view| wanted(&view.plan));
+        let scope = self.scope();
+        let by_kind = self.partition::<CapacityContainerBuilder<Vec<FactUpdate>>, _, _>(4, |update| match update.0 {
+            Fact::Tally { .. } => (0, update),
+            Fact::Member { .. } => (1, update),
+            Fact::Valued { .. } => (2, update),
+            Fact::Ranked(_) => (3, update),
+        });
+        let asked = |kind: usize| job.views.each.iter().any(|view| kind_of_facts(&view.plan) == kind);
+        let kinds = by_kind.into_iter().zip([tallied, distinct, valued, ranked]).enumerate();
         // What nobody asks for costs nothing.
-        let mut answers = Vec::new();
-        if is(|plan| {
-            matches!(
-                plan,
-                ViewPlan::Count
-                    | ViewPlan::Sum
-                    | ViewPlan::Transitions
-                    | ViewPlan::Segments { .. }
-                    | ViewPlan::Cohorts { .. }
-            )
-        }) {
-            answers.push(tallied(facts.clone(), job.clone()));
-        }
-        if is(|plan| matches!(plan, ViewPlan::Distinct)) {
-            answers.push(distinct(facts.clone(), job.clone()));
-        }
-        if is(|plan| matches!(plan, ViewPlan::Percentiles { .. } | ViewPlan::Funnel { .. })) {
-            answers.push(valued(facts.clone(), job.clone()));
-        }
-        if is(|plan| matches!(plan, ViewPlan::Top { .. })) {
-            answers.push(ranked(facts.clone(), job.clone()));
-        }
-        match answers.pop() {
-            Some(last) => last.concatenate(answers),
-            // No view, no facts.
-            None => facts.flat_map(|_| None),
-        }
+        let kinds = kinds.filter(|(kind, _)| asked(*kind));
+        concatenate(scope, kinds.map(|(_, (facts, answers))| answers(facts.as_collection(), job.clone())))
+    }
+}
+
+/// The kind of the facts that users add to a view, as they are divided.
+fn kind_of_facts(plan: &ViewPlan) -> usize {
+    match plan {
+        ViewPlan::Distinct => 1,
+        ViewPlan::Percentiles { .. } | ViewPlan::Funnel { .. } => 2,
+        ViewPlan::Top { .. } => 3,
+        _ => 0,
     }
 }
 

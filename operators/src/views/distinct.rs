@@ -7,6 +7,8 @@ use differential_dataflow::{
     operators::{CountTotal, ThresholdTotal},
 };
 
+use super::epochs::Combine;
+
 /// Distinct counts of a collection of keys and members.
 pub trait DistinctCounts<'scope, K> {
     /// Counts the different members under each key. A key without members has no count.
@@ -36,6 +38,6 @@ where
     fn distinct_counts(self) -> VecCollection<'scope, u64, (K, isize)> {
         // `distinct_total` of this version takes nothing back: its threshold is 1 for a count of 0, too.
         let there = |_: &(K, V), count: &isize| isize::from(*count > 0);
-        self.threshold_total(there).map(|(key, _)| key).count_total()
+        self.combine().threshold_total(there).map(|(key, _)| key).count_total()
     }
 }

@@ -15,6 +15,7 @@
 
 mod answers;
 mod distinct;
+mod epochs;
 mod facts;
 mod period;
 mod quantiles;

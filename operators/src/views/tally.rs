@@ -9,6 +9,8 @@ use differential_dataflow::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::epochs::Combine;
+
 /// A number of users and the sum of their amounts: a difference that adds up exactly, in any order.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Tally {
@@ -75,7 +77,6 @@ pub trait Tallies<'scope, K> {
 impl<'scope, K: ExchangeData + Hash> Tallies<'scope, K> for VecCollection<'scope, u64, (K, i64)> {
     fn tallies(self) -> VecCollection<'scope, u64, (K, Tally)> {
         let one = |(key, amount): (K, i64)| Some((key, Tally { users: 1, sum: i128::from(amount) }));
-        // What a container says and takes back does not travel.
-        self.explode(one).consolidate_stream().count_total()
+        self.explode(one).combine().count_total()
     }
 }

@@ -1,11 +1,15 @@
 //! Top: the first values of each key, in their order.
 
-use std::hash::Hash;
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    hash::Hash,
+};
 
 use differential_dataflow::{ExchangeData, VecCollection, hashable::Hashable};
+use hashbrown::HashMap;
+use timely::dataflow::channels::pact::Exchange;
 
-/// Parts into which the values of a key are divided, stage by stage: a change then looks at one part of each stage, not at all values.
-const PARTS: [u64; 2] = [4096, 64];
+use super::epochs::EachEpoch;
 
 /// The first values of each key of a collection.
 pub trait Top<'scope, K, V> {
@@ -33,37 +37,92 @@ where
     V: ExchangeData + Hash,
 {
     fn top(self, limit: impl Fn(&K) -> usize + Clone + 'static) -> VecCollection<'scope, u64, (K, (u32, V))> {
-        let parts = PARTS.into_iter().fold(self, |values, parts| part(values, parts, limit.clone()));
-        parts.reduce_named("Top", move |key, values, top| {
+        firsts(self, limit.clone()).reduce_named("Top", move |key, values, top| {
             let each = values.iter().flat_map(|(value, count)| (0..*count).map(|_| (*value).clone()));
             top.extend((1..).zip(each.take(limit(key))).map(|ranked| (ranked, 1)));
         })
     }
 }
 
-/// The first values of each part of a key's: the first of all are among them.
-fn part<'scope, K, V>(
+/// The first values of each worker's share of a key: the first of all are among them. The values are divided, not the keys, of which there
+/// may be one.
+fn firsts<'scope, K, V>(
     values: VecCollection<'scope, u64, (K, V)>,
-    parts: u64,
     limit: impl Fn(&K) -> usize + 'static,
 ) -> VecCollection<'scope, u64, (K, V)>
 where
     K: ExchangeData + Hash,
     V: ExchangeData + Hash,
 {
-    values
-        .map(move |(key, value)| {
-            let part = value.hashed() % parts;
-            ((key, part), value)
-        })
-        .reduce_named("TopOfPart", move |(key, _), values, top| {
-            let mut left = limit(key) as isize;
-            for (value, count) in values {
-                if left > 0 {
-                    top.push(((*value).clone(), left.min(*count)));
-                    left -= *count;
+    let mut shares: HashMap<K, Share<V>> = HashMap::new();
+    let mut changed = Vec::new();
+    let by_value = Exchange::new(|((_, value), _, _): &((K, V), u64, isize)| value.hashed());
+    values.each_epoch(by_value, "FirstsOfShare", move |updates, firsts| {
+        for ((key, value), diff) in updates {
+            let limit = limit(&key) as isize;
+            let share = shares.entry_ref(&key).or_default();
+            if share.change(value, diff, limit) {
+                changed.push(key);
+            }
+        }
+        for key in changed.drain(..) {
+            let Some(share) = shares.get_mut(&key) else { continue };
+            share.settle(limit(&key) as isize, |value, diff| firsts.push(((key.clone(), value), diff)));
+            if share.values.is_empty() {
+                shares.remove(&key);
+            }
+        }
+    })
+}
+
+/// A worker's values of a key, in order, each with how often it is there.
+struct Share<V> {
+    values: BTreeMap<V, isize>,
+    /// The first of them as they were last said.
+    firsts: Vec<(V, isize)>,
+    /// Whether they may be others now.
+    stale: bool,
+}
+
+impl<V> Default for Share<V> {
+    fn default() -> Share<V> {
+        Share { values: BTreeMap::new(), firsts: Vec::new(), stale: false }
+    }
+}
+
+impl<V: Ord + Clone> Share<V> {
+    /// Takes in a change; true if it is the first of an epoch that can change the first values.
+    fn change(&mut self, value: V, diff: isize, limit: isize) -> bool {
+        let full = self.firsts.iter().map(|(_, count)| count).sum::<isize>() >= limit;
+        let behind = full && self.firsts.last().is_some_and(|(last, _)| value > *last);
+        match self.values.entry(value) {
+            Entry::Vacant(entry) => {
+                entry.insert(diff);
+            }
+            Entry::Occupied(mut entry) => {
+                *entry.get_mut() += diff;
+                if *entry.get() == 0 {
+                    entry.remove();
                 }
             }
-        })
-        .map(|((key, _), value)| (key, value))
+        }
+        !behind && !std::mem::replace(&mut self.stale, true)
+    }
+
+    /// Says how the first values have changed.
+    fn settle(&mut self, limit: isize, mut say: impl FnMut(V, isize)) {
+        let mut left = limit;
+        let mut firsts = Vec::with_capacity(self.firsts.len());
+        for (value, count) in &self.values {
+            if left <= 0 {
+                break;
+            }
+            firsts.push((value.clone(), left.min(*count)));
+            left -= count;
+        }
+        self.firsts.drain(..).for_each(|(value, count)| say(value, -count));
+        firsts.iter().for_each(|(value, count)| say(value.clone(), *count));
+        self.firsts = firsts;
+        self.stale = false;
+    }
 }
