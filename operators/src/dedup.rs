@@ -104,7 +104,7 @@ impl Recent {
         self.len() == 0
     }
 
-    /// The recent ids from what [`Recent::ids`] gave.
+    /// The recent ids from what [`Recent::each`] gave.
     #[must_use]
     pub fn of(ids: &[(u64, Micros)]) -> Recent {
         let mut packed = Packed::default();

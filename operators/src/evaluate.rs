@@ -146,11 +146,6 @@ impl Values {
         Some(self.texts[self.slots.at(name)]).filter(|place| *place != NO_TEXT)
     }
 
-    /// Counts operations that gave no value.
-    pub(crate) fn count_nulls(&self, nulls: u64) {
-        self.nulls.set(self.nulls.get() + nulls);
-    }
-
     /// Operations on values that gave none since this was last asked.
     pub fn take_nulls(&self) -> u64 {
         self.nulls.take()

@@ -300,7 +300,16 @@ impl Keys {
         }
         if !self.job.views.is_empty() {
             let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-            views::appear((&self.job, &mut self.engine), (state, at), outputs);
+            Turn {
+                job: &self.job,
+                engine: &mut self.engine,
+                state,
+                at,
+                epoch: Epoch::default(),
+                outputs,
+                found: false,
+            }
+            .appear();
         }
         at
     }
@@ -437,7 +446,7 @@ impl Turn<'_> {
         state.changed = true;
         self.find_starts();
         let job = self.job;
-        let history = (record.lanes & job.views.ledger_lanes != 0).then(|| self.history_before());
+        let history = self.history_before(record);
         let Engine { texts, starts, .. } = &mut *self.engine;
         let mut editor = self.state.cells.edit(starts, &job.layout);
         let mut lanes = record.lanes;

@@ -137,24 +137,25 @@ impl Restoring<'_> {
         }
         let at = keys.insert(state);
         let state = &mut keys.blocks[at as usize / BLOCK][at as usize % BLOCK];
-        if self.mapping.is_some() {
-            // Other conditions ask for other timers, and the state is to be written again as it is now.
+        let (changed, viewed) = (self.mapping.is_some(), !keys.job.views.is_empty());
+        if changed || viewed {
             let (job, engine) = (&keys.job, &mut keys.engine);
             let mut turn = Turn { job, engine, state, at, epoch: Default::default(), outputs, found: false };
             turn.find_starts();
-            if !turn.job.views.is_empty() {
+            if changed && viewed {
                 turn.show_anew();
             }
-            turn.schedule();
-            if let Some(cuts) = &mut keys.cuts {
-                cuts.came_back_dirty(state, at);
+            if changed {
+                // Other conditions ask for other timers.
+                turn.schedule();
+            }
+            if viewed {
+                turn.say_again();
             }
         }
-        if !keys.job.views.is_empty() {
-            let (job, engine) = (&keys.job, &mut keys.engine);
-            let mut turn = Turn { job, engine, state, at, epoch: Default::default(), outputs, found: false };
-            turn.find_starts();
-            turn.say_again();
+        if changed && let Some(cuts) = &mut keys.cuts {
+            // The state is to be written again as it is now.
+            cuts.came_back_dirty(state, at);
         }
         enter(&mut keys.wheel, Micros::MAX, state, at);
         keys.shrink()?;

@@ -7,11 +7,12 @@
 use smallvec::SmallVec;
 use whisperer_schemas::{Micros, ids::text_hash, time::DAY};
 
-use super::{Engine, KeyState, Outputs, Turn};
+use super::{Engine, Outputs, Turn};
 use crate::{
-    cells::{count_of, pane_of, session_of},
+    cells::{SlotKind, count_of, pane_of, session_of},
     interner::Interner,
-    job::{CompiledJob, Dimension, NameSlot, Shown, View, ViewPlan},
+    job::{Dimension, NameSlot, Shown, View, ViewPlan},
+    record::Record,
     views::{Fact, Group, NONE, RankedFact, descending, first_day_of, fixed_point},
 };
 
@@ -28,7 +29,7 @@ pub(crate) struct Told {
     apps: Vec<u64>,
 }
 
-/// A fact that is part of a list of those of one key.
+/// Facts of one key, view by view.
 type Facts = Vec<Fact>;
 
 impl Turn<'_> {
@@ -79,14 +80,16 @@ impl Turn<'_> {
         self.engine.read(self.job, features, self.state, now);
         let (before, after) = (self.kept_words(), self.words_at(now));
         self.keep_words(&before, &after);
-        self.engine.values.take_nulls();
     }
 
-    /// What the facts of history add before an event that changes them.
-    pub(super) fn history_before(&self) -> Facts {
-        let mut facts = Facts::new();
-        self.history_facts(&mut facts);
-        facts
+    /// What the facts of history add before an event that may change it; none where it cannot.
+    pub(super) fn history_before(&self, record: &Record) -> Option<Facts> {
+        let may_change = record.lanes & self.job.views.ledger_lanes != 0 && self.history_may_change(record);
+        may_change.then(|| {
+            let mut facts = Facts::new();
+            self.history_facts(&mut facts);
+            facts
+        })
     }
 
     /// The same after it: the difference is said.
@@ -136,8 +139,6 @@ impl Turn<'_> {
         let (job, views) = (self.job, &self.job.views);
         self.engine.read(job, &views.features, self.state, now);
         let Engine { values, texts, .. } = &mut *self.engine;
-        // What gives no value is counted where conditions and rows come across it.
-        let nulls = values.take_nulls();
         values.set_stage(self.state.stage);
         values.compute(job, &views.steps, texts);
         let env = values.env(job, texts);
@@ -146,11 +147,13 @@ impl Turn<'_> {
         let word = |shown: &Shown| match shown {
             Shown::Number(slot) => number(values.number(*slot)),
             Shown::Text(slot) | Shown::Choice(slot) => place(slot),
-            Shown::Condition(_, condition) => number(f64::from(u8::from(condition.eval(&env) == Some(true)))),
+            // Of most users most conditions do not hold: that takes no room.
+            Shown::Condition(_, condition) if condition.eval(&env) == Some(true) => number(1.0),
+            Shown::Condition(..) => NONE,
         };
         let words = views.shown.iter().map(word).collect();
+        // What gives no value is counted where conditions and rows come across it.
         values.take_nulls();
-        values.count_nulls(nulls);
         words
     }
 
@@ -212,10 +215,11 @@ impl Turn<'_> {
     // ---- Views of history ------------------------------------------------------------------------------------------------
 
     /// The group of a view that can be grouped by the application alone, and where the rest of it begins.
-    fn history_group(&mut self, view: &View) -> (Group, usize) {
+    fn history_group(&self, view: &View) -> (Group, usize) {
         let mut group = Group::default();
         if !view.group_by.is_empty() {
-            group[0] = self.app_word();
+            // Told when the key came.
+            group[0] = text_hash(self.engine.apps.get(self.state.app));
         }
         (group, view.group_by.len())
     }
@@ -251,15 +255,36 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether an event may change what the facts of history add: most come after the first, in a period that has some, and are no step.
+    fn history_may_change(&self, record: &Record) -> bool {
+        let (cells, slots) = (self.engine.cells(self.job, self.state), self.job.layout.slots());
+        let takes = |slot: usize| record.lanes & 1 << slots[slot].lane != 0;
+        self.job.views.each.iter().any(|view| match &view.plan {
+            ViewPlan::Cohorts { period, begins, active } => {
+                let begin = cells.cells(*begins).next().map(|cell| cell[1] as Micros);
+                let earlier = takes(*begins) && begin.is_none_or(|begin| record.time < begin);
+                let day = first_day_of(*period, record.time);
+                earlier || (takes(*active) && cells.cells(*active).all(|cell| pane_of(cell[0]) != day))
+            }
+            ViewPlan::Funnel { steps, within } => {
+                let begin = cells.cells(steps[0]).next().map(|cell| session_of(cell).0);
+                let earlier = takes(steps[0]) && begin.is_none_or(|begin| record.time < begin);
+                // Where times are full, even one that is no step drives another out.
+                let full = |step: usize| matches!(slots[step].kind, SlotKind::Times { max } if cells.cells(step).len() >= max as usize);
+                let step = |begin: Micros, step: usize| {
+                    takes(step) && ((begin..=begin.saturating_add(*within)).contains(&record.time) || full(step))
+                };
+                earlier || begin.is_some_and(|begin| steps[1..].iter().any(|at| step(begin, *at)))
+            }
+            _ => false,
+        })
+    }
+
     /// What the facts of history add to views.
     fn history_facts(&self, facts: &mut Facts) {
         let cells = self.engine.cells(self.job, self.state);
         for (number, view) in (0..).zip(&self.job.views.each) {
-            let (mut group, at) = (Group::default(), view.group_by.len());
-            if at > 0 {
-                // Told when the key came.
-                group[0] = text_hash(self.engine.apps.get(self.state.app));
-            }
+            let (mut group, at) = self.history_group(view);
             match &view.plan {
                 ViewPlan::Cohorts { period, begins, active } => {
                     let Some(begin) = cells.cells(*begins).next() else { continue };
@@ -315,13 +340,4 @@ fn tell(told: &mut Vec<u64>, texts: &Interner, number: u32, outputs: &mut Output
         outputs.texts.push((told[at], text.into()));
     }
     told[at]
-}
-
-/// Says what a new key adds.
-pub(super) fn appear(
-    (job, engine): (&CompiledJob, &mut Engine),
-    (state, at): (&mut KeyState, u32),
-    outputs: &mut Outputs,
-) {
-    Turn { job, engine, state, at, epoch: Default::default(), outputs, found: false }.appear();
 }
