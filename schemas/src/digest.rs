@@ -59,7 +59,7 @@ pub fn row_hash(table: &TableSchema, values: &[Value]) -> u128 {
     // One hash over one buffer: hashing value by value costs four times as much.
     let mut bytes = Vec::with_capacity(VALUE_BYTES_USUAL * values.len());
     for (column, value) in table.columns.iter().zip(values) {
-        if !column.name.starts_with('_') {
+        if !column.is_internal() {
             encode(&mut bytes, value);
         }
     }
@@ -100,7 +100,7 @@ mod tests {
 
     fn table(kinds: &[(&str, ColumnType)]) -> TableSchema {
         let columns = kinds.iter().map(|(name, kind)| Column::optional(name, kind.clone(), "", "")).collect();
-        TableSchema { name: "test", version: 1, columns, partition_by: None }
+        TableSchema { name: "test", version: 1, columns, partition_by: None, key: 0 }
     }
 
     fn wide() -> TableSchema {

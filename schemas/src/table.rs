@@ -96,6 +96,8 @@ pub struct TableSchema {
     pub columns: Vec<Column>,
     /// The `Time` column whose UTC date is the Hive partition of a row.
     pub partition_by: Option<usize>,
+    /// Of a table of changes, how many columns tell a row from all others: the first ones. 0 for other tables.
+    pub key: usize,
 }
 
 /// A row of a table and what it came from.
@@ -123,6 +125,12 @@ impl Column {
     #[must_use]
     pub fn optional(name: &str, kind: ColumnType, unit: &str, doc: &str) -> Column {
         Column { nullable: true, ..Column::required(name, kind, unit, doc) }
+    }
+
+    /// Whether it tells how a row came about, and is no part of what the row says: its name begins with `_`.
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.name.starts_with('_')
     }
 }
 
@@ -168,7 +176,7 @@ impl TableSchema {
             "",
             "True if it was no news when it was made, and nobody got it; null in rows older than the column",
         ));
-        TableSchema { name: "decisions", version: 1, columns, partition_by: Some(6) }
+        TableSchema { name: "decisions", version: 1, columns, partition_by: Some(6), key: 0 }
     }
 
     /// Profiles as of an instant: the key, the job's columns, and what explains the key's next steps.
@@ -209,7 +217,7 @@ impl TableSchema {
             "Pending timers, earliest first; in final rows only",
         ));
         columns.push(Column::required("_epoch", Int, "", "Epoch in which the row was made"));
-        TableSchema { name: "profiles", version: 1, columns, partition_by: Some(0) }
+        TableSchema { name: "profiles", version: 1, columns, partition_by: Some(0), key: 0 }
     }
 
     /// The names that no feature or score of a job may have: the fixed columns of decisions and profiles.
@@ -223,14 +231,14 @@ impl TableSchema {
     /// A view: its columns, then `_epoch`, `_as_of`, `_since` and `_diff`. Its rows are changes; those of one row with the greatest
     /// `_since` add up to how often it is there.
     #[must_use]
-    pub fn view(name: &str, mut columns: Vec<Column>) -> TableSchema {
+    pub fn view(name: &str, mut columns: Vec<Column>, key: usize) -> TableSchema {
         use ColumnType::{Int, Time};
         columns.push(Column::required("_epoch", Int, "", "Last epoch that the change is part of"));
         columns.push(Column::optional("_as_of", Time, "us", "Global watermark then, in event time"));
         let doc = "Epoch of the checkpoint at which a change of the job began the view anew, 0 for the first start";
         columns.push(Column::required("_since", Int, "", doc));
         columns.push(Column::required("_diff", Int, "", "1 for a row that came, -1 for one that went"));
-        TableSchema { name: name_of_view(name), version: 1, columns, partition_by: None }
+        TableSchema { name: name_of_view(name), version: 1, columns, partition_by: None, key }
     }
 
     /// The place of the column with how often a row comes or goes; none where each row is there once.
@@ -268,7 +276,7 @@ impl TableSchema {
             Column::required("raw_bytes", Int, "bytes", "Length of the record as it came"),
             Column::required("_epoch", Int, "", "Epoch in which it was read"),
         ];
-        TableSchema { name: "dead_letters", version: 1, columns, partition_by: None }
+        TableSchema { name: "dead_letters", version: 1, columns, partition_by: None, key: 0 }
     }
 }
 

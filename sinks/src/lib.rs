@@ -31,7 +31,7 @@ pub mod verify;
 
 pub use error::{Fault, SinkError};
 #[cfg(feature = "kafka")]
-pub use kafka::{CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox};
+pub use kafka::{ChangeMode, CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox};
 pub use lake::{Existing, Lake, LakeOptions, Recovery, RunId, TableLog};
 pub use log::{LogSink, OutboxEncoder, OutboxSink, Removal};
 pub use manifest::RunManifest;

@@ -104,7 +104,7 @@ fn as_text(job: &CompiledJob, found: &Found) -> String {
 
 fn profile(text: &mut String, table: &TableSchema, row: &Row) {
     for (column, value) in table.columns.iter().zip(&row.values) {
-        if column.name.starts_with('_') || column.name == "final" {
+        if column.is_internal() || column.name == "final" {
             continue;
         }
         let unit = if matches!(column.unit.as_str(), "" | "1" | "us") { "" } else { &column.unit };

@@ -123,7 +123,7 @@ fn contents(table: &TableSchema, rows: Vec<Row>, as_of: Option<Micros>) -> Vec<R
 
 /// The values of the view's own columns.
 fn own<'a>(table: &'a TableSchema, row: &'a Row) -> impl Iterator<Item = &'a Value> {
-    table.columns.iter().zip(&row.values).filter(|(column, _)| !column.name.starts_with('_')).map(|(_, value)| value)
+    table.columns.iter().zip(&row.values).filter(|(column, _)| !column.is_internal()).map(|(_, value)| value)
 }
 
 fn order(one: &Value, other: &Value) -> std::cmp::Ordering {
@@ -139,7 +139,7 @@ fn order(one: &Value, other: &Value) -> std::cmp::Ordering {
 fn as_text(table: &TableSchema, rows: &[Row]) -> String {
     let mut text = Table::new();
     text.load_style(NOTHING);
-    let names = table.columns.iter().map(|column| column.name.as_str()).filter(|name| !name.starts_with('_'));
+    let names = table.columns.iter().filter(|column| !column.is_internal()).map(|column| column.name.as_str());
     text.set_header(names);
     for row in rows {
         text.add_row(own(table, row).map(super::explain::shown));

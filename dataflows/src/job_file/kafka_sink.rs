@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use toml::de::{DeTable, DeValue};
+use whisperer_operators::spec::ViewSpec;
+use whisperer_schemas::VIEWS;
 
 use super::{
     section::{Section, Value},
     shape,
-    sink::{LakeTable, read_table},
+    sink::{LakeTable, read_table, read_view},
 };
 
 /// Librdkafka settings that a sink chooses itself, since its promises rest on them.
@@ -28,6 +30,8 @@ pub struct KafkaSink {
     pub topic: String,
     /// When rows become readable.
     pub delivery: Delivery,
+    /// How the changes of a view are written.
+    pub changes: Changes,
     /// Creates the topic if it is missing.
     pub create: Option<TopicShape>,
     /// Further librdkafka settings by name.
@@ -43,6 +47,16 @@ pub enum Delivery {
     ExactlyOnce,
 }
 
+/// How the changes of a view are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Changes {
+    /// `upsert`: the row as it is now, or a tombstone.
+    #[default]
+    Upsert,
+    /// `debezium`: the row before and after, in Debezium's envelope.
+    Debezium,
+}
+
 /// How a topic is made; what is left out is the broker's to choose.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TopicShape {
@@ -53,18 +67,26 @@ pub struct TopicShape {
 }
 
 /// Reads a sink whose connector is Kafka.
-pub(super) fn read(section: &Section<'_>) -> Option<KafkaSink> {
+pub(super) fn read(section: &Section<'_>, views: &[ViewSpec]) -> Option<KafkaSink> {
     if cfg!(not(feature = "kafka")) {
         let connector = section.get("connector")?;
         let hint = "build it with `--features kafka`";
         connector.problem("the connector \"kafka\" is not in this build".into(), Some(hint));
         return None;
     }
-    let table = section.get("table").map_or(Some(LakeTable::Decisions), |value| read_table(&value));
+    let table = section.get("table").map_or(Some(LakeTable::Decisions), |value| read_topics_table(&value, views));
     let brokers = section.require("brokers").and_then(|value| value.text());
     let topic = section.require("topic").and_then(|value| read_topic(&value));
-    let deliveries = [("idempotent", Delivery::Idempotent), ("exactly_once", Delivery::ExactlyOnce)];
-    let delivery = section.get("delivery").map_or(Some(Delivery::Idempotent), |value| value.choice(&deliveries));
+    let name = section.get("table");
+    let is_view = name.is_some_and(|name| name.raw().as_str().is_some_and(|name| name.starts_with(VIEWS)));
+    let delivery = read_delivery(section, is_view);
+    let modes = [("upsert", Changes::Upsert), ("debezium", Changes::Debezium)];
+    let changes = section.get("mode").map_or(Some(Changes::Upsert), |value| {
+        if !is_view {
+            value.problem_at_key("\"mode\" is for the table of a view".into(), None);
+        }
+        value.choice(&modes)
+    });
     let create = section.get("create").map_or(Some(None), |value| read_create(&value).map(Some));
     let properties = section.get("properties").map_or(Some(BTreeMap::new()), |value| read_properties(&value));
     Some(KafkaSink {
@@ -72,9 +94,34 @@ pub(super) fn read(section: &Section<'_>) -> Option<KafkaSink> {
         brokers: brokers?.value,
         topic: topic?,
         delivery: delivery?,
+        changes: changes?,
         create: create?,
         properties: properties?,
     })
+}
+
+/// A view's changes are known at a checkpoint, and must not be seen before it: a run that goes on from the one before may sum up others.
+fn read_delivery(section: &Section<'_>, is_view: bool) -> Option<Delivery> {
+    let deliveries = [("idempotent", Delivery::Idempotent), ("exactly_once", Delivery::ExactlyOnce)];
+    let default = if is_view { Delivery::ExactlyOnce } else { Delivery::Idempotent };
+    let Some(value) = section.get("delivery") else { return Some(default) };
+    let delivery = value.choice(&deliveries)?;
+    if is_view && delivery == Delivery::Idempotent {
+        value.problem("changes of a view leave with checkpoints".into(), Some("delivery = \"exactly_once\""));
+    }
+    Some(delivery)
+}
+
+/// A topic takes one table.
+fn read_topics_table(value: &Value<'_>, views: &[ViewSpec]) -> Option<LakeTable> {
+    match value.raw().as_str().and_then(|name| name.strip_prefix(VIEWS)) {
+        Some("*") => {
+            value.problem("a topic takes one table".into(), Some("write a sink for each view"));
+            None
+        }
+        Some(view) => read_view(value, view, views),
+        None => read_table(value),
+    }
 }
 
 fn read_topic(value: &Value<'_>) -> Option<String> {

@@ -46,7 +46,7 @@ use whisperer_operators::spec::{JobError, JobSpec, Span};
 
 pub use delivery::{DeliverFrom, DeliverySettings, HistorySettings};
 pub use errors::JobFileErrors;
-pub use kafka_sink::{Delivery, KafkaSink, TopicShape};
+pub use kafka_sink::{Changes, Delivery, KafkaSink, TopicShape};
 pub use operations::{
     CheckpointSettings, ClusterSettings, OperationsSettings, ReadySettings, Remote, ServerSettings, StateSettings,
     TelemetrySettings,

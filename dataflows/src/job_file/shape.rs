@@ -199,12 +199,13 @@ pub(super) const SINK: Shape = Shape {
         "delivery",
         "create",
         "properties",
+        "mode",
     ],
-    later: &["mode", "url"],
+    later: &["url"],
 };
 
 /// Keys of `[[sink]]` for `connector = "kafka"` only.
-pub(super) const KAFKA_SINK_KEYS: &[&str] = &["brokers", "topic", "delivery", "create", "properties"];
+pub(super) const KAFKA_SINK_KEYS: &[&str] = &["brokers", "topic", "delivery", "create", "properties", "mode"];
 
 /// `create`, of a topic.
 pub(super) const CREATE: Shape = Shape { title: "\"create\"", keys: &["partitions", "replication"], later: &[] };

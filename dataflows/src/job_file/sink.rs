@@ -126,7 +126,7 @@ fn read_sink(section: &Section<'_>, views: &[ViewSpec]) -> Option<SinkSettings> 
     reject_foreign_keys(section, connector_kind);
     match connector_kind {
         Connector::Parquet => read_parquet(section, views),
-        Connector::Kafka => kafka_sink::read(section).map(SinkSettings::Kafka),
+        Connector::Kafka => kafka_sink::read(section, views).map(SinkSettings::Kafka),
         Connector::File => {
             only_decisions(section);
             let path = section.require("path").and_then(|v| v.text())?;
@@ -166,7 +166,7 @@ fn read_log(value: &Value<'_>) -> Option<TableLog> {
 }
 
 /// A view's table, or the first one where all are meant.
-fn read_view(value: &Value<'_>, name: &str, views: &[ViewSpec]) -> Option<LakeTable> {
+pub(super) fn read_view(value: &Value<'_>, name: &str, views: &[ViewSpec]) -> Option<LakeTable> {
     if views.is_empty() {
         value.problem("the job has no views".into(), Some("write a [[view]]"));
         return None;
@@ -185,8 +185,8 @@ fn read_view(value: &Value<'_>, name: &str, views: &[ViewSpec]) -> Option<LakeTa
 
 pub(super) fn read_table(value: &Value<'_>) -> Option<LakeTable> {
     let name = value.text()?.value;
-    if ["events", "training"].contains(&name.as_str()) || name.starts_with(VIEWS) {
-        let hint = "profiles, decisions or dead_letters";
+    if ["events", "training"].contains(&name.as_str()) {
+        let hint = "profiles, decisions, dead_letters or a view's";
         value.problem(format!("the table \"{name}\" is not supported in this version"), Some(hint));
         return None;
     }

@@ -407,6 +407,7 @@ fn topics_are_sinks() {
         brokers: "a:1,b:2".into(),
         topic: "d.e_c-1".into(),
         delivery: Delivery::Idempotent,
+        changes: Changes::Upsert,
         create: None,
         properties: std::collections::BTreeMap::new(),
     };
@@ -416,6 +417,7 @@ fn topics_are_sinks() {
         brokers: "a:1".into(),
         topic: "p".into(),
         delivery: Delivery::ExactlyOnce,
+        changes: Changes::Upsert,
         create: Some(TopicShape { partitions: Some(12), replication: None }),
         properties: properties.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
     };

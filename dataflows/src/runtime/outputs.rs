@@ -205,7 +205,7 @@ impl Outputs {
     ) -> Result<(usize, Outlet), SinkError> {
         use std::sync::Mutex;
 
-        use whisperer_sinks::{CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox, OutboxSink};
+        use whisperer_sinks::{ChangeMode, CreateTopic, KafkaLog, KafkaOptions, KafkaOutbox, OutboxSink};
 
         let at = number_of(sink.table);
         let create = |shape: crate::job_file::TopicShape| CreateTopic {
@@ -223,6 +223,10 @@ impl Outputs {
             worker: place.worker as u32,
             workers: place.workers as u32,
             source: self.source.clone(),
+            changes: match sink.changes {
+                crate::job_file::Changes::Upsert => ChangeMode::Upsert,
+                crate::job_file::Changes::Debezium => ChangeMode::Debezium,
+            },
         };
         let schema = (*tables[at]).clone();
         let to = match sink.delivery {

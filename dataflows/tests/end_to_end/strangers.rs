@@ -44,7 +44,7 @@ impl Stranger {
 
     fn read(&self, events: &str, topics: &Topics) -> Value {
         topics.await_committed(&self.broker);
-        let Topics { decisions, profiles, dead_letters } = topics;
+        let Topics { decisions, profiles, dead_letters, .. } = topics;
         let tables = json!({"decisions": decisions, "profiles": profiles, "dead_letters": dead_letters});
         let mut asked = json!({"brokers": self.broker.address, "events": events});
         asked.as_object_mut().expect("an object").extend(tables.as_object().expect("an object").clone());

@@ -272,6 +272,20 @@ impl Job {
         tables.iter().map(|table| (table.name, digest(table))).collect()
     }
 
+    /// The rows of a view, as the command shows them, what is not the view's own left out.
+    pub fn view(&self, name: &str) -> Vec<Value> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whisperer"));
+        command.args(["views", "job.toml", name, "--format", "json", "--output", "out"]).current_dir(self.folder());
+        let told = command.output().expect("it runs");
+        assert!(told.status.success(), "{}", String::from_utf8_lossy(&told.stderr));
+        let row = |line: &str| {
+            let mut row: Value = serde_json::from_str(line).expect("JSON");
+            row.as_object_mut().expect("a row").retain(|name, _| !name.starts_with('_'));
+            row
+        };
+        String::from_utf8_lossy(&told.stdout).lines().map(row).collect()
+    }
+
     /// The digests that the run itself has kept, from its manifest.
     fn digests(&self) -> BTreeMap<String, Value> {
         let runs = fs::read_dir(self.folder().join("out/_runs")).expect("there is a manifest");

@@ -15,19 +15,25 @@ pub struct Topics {
     pub decisions: String,
     pub profiles: String,
     pub dead_letters: String,
+    /// Of each of [`VIEWS`].
+    pub views: [String; 2],
 }
+
+/// The views that go to topics, and how: one with ranks that come and go, and one with numbers that change.
+pub const VIEWS: [(&str, &str); 2] = [("call_them", "upsert"), ("churn_risk_by_stage", "debezium")];
 
 impl Topics {
     /// Topics that no other job has.
     pub fn new(broker: &Broker) -> Topics {
         let [decisions, profiles, dead_letters] =
             ["decisions", "profiles", "dead_letters"].map(|table| broker.topic(table));
-        Topics { decisions, profiles, dead_letters }
+        Topics { decisions, profiles, dead_letters, views: VIEWS.map(|(view, _)| broker.topic(view)) }
     }
 
     /// Waits until readers see all that is in them.
     pub fn await_committed(&self, broker: &Broker) {
         self.each().iter().for_each(|(_, topic)| broker.await_committed(topic));
+        self.views.iter().for_each(|topic| broker.await_committed(topic));
     }
 
     fn each(&self) -> [(&str, &str); 3] {
@@ -60,7 +66,12 @@ pub fn job(broker: &Broker, events: &str, wiring: &Wiring<'_>) -> (Job, Topics) 
                 "\n[[sink]]\nconnector = \"kafka\"\n{to}\ndelivery = \"{delivery}\"\n[sink.properties]\n{properties}\n"
             )
         };
-        let sinks: String = topics.each().into_iter().map(sink).collect();
+        let view = |((view, mode), topic)| {
+            let to = format!("brokers = \"{}\"\ntopic = \"{topic}\"\ntable = \"views/{view}\"", broker.address);
+            format!("\n[[sink]]\nconnector = \"kafka\"\n{to}\nmode = \"{mode}\"\n[sink.properties]\n{properties}\n")
+        };
+        let sinks = topics.each().into_iter().map(sink).chain(VIEWS.into_iter().zip(&topics.views).map(view));
+        let sinks: String = sinks.collect();
         format!("{before}[source]\n{from}{after}{sinks}")
     });
     (edited, topics)
@@ -75,6 +86,8 @@ pub struct Told {
     pub profiles: BTreeMap<String, Value>,
     /// Partition, offset, reason and record, sorted.
     pub dead_letters: Vec<(u32, u64, String, Vec<u8>)>,
+    /// What compaction leaves of each view: the rows by their keys.
+    pub views: [BTreeMap<String, Value>; 2],
 }
 
 impl Told {
@@ -84,7 +97,8 @@ impl Told {
         let profiles = broker.read(&topics.profiles).iter().map(row).collect();
         let mut dead_letters: Vec<_> = broker.read(&topics.dead_letters).into_iter().map(dead_letter).collect();
         dead_letters.sort();
-        Told { decisions, profiles, dead_letters }
+        let views = topics.views.each_ref().map(|topic| compacted(&broker.read(topic)));
+        Told { decisions, profiles, dead_letters, views }
     }
 
     /// Compares it with what an undisturbed job has told.
@@ -96,6 +110,7 @@ impl Told {
         assert!(self.decisions == expected.decisions, "{what}: other decisions");
         assert!(self.profiles == expected.profiles, "{what}: another table of profiles");
         assert!(self.dead_letters == expected.dead_letters, "{what}: other dead letters");
+        assert_eq!(self.views, expected.views, "{what}: other views");
     }
 }
 
@@ -105,6 +120,24 @@ fn row(seen: &Seen) -> (String, Value) {
     let mut value: Value = serde_json::from_slice(seen.value.as_deref().unwrap_or_default()).expect("JSON");
     value.as_object_mut().expect("a row").retain(|name, _| !name.starts_with('_'));
     (key, value)
+}
+
+/// The rows that a view's changes leave, by key.
+fn compacted(changes: &[Seen]) -> BTreeMap<String, Value> {
+    let mut rows = BTreeMap::new();
+    for change in changes {
+        let key = String::from_utf8_lossy(change.key.as_deref().unwrap_or_default()).into_owned();
+        let value = change.value.as_deref().map(|value| serde_json::from_slice::<Value>(value).expect("JSON"));
+        // Debezium's envelope says what the row is now; a tombstone follows where it is none.
+        match value.map(|value| value.get("after").cloned().unwrap_or(value)) {
+            Some(Value::Object(mut row)) => {
+                row.retain(|name, _| !name.starts_with('_'));
+                rows.insert(key, Value::Object(row));
+            }
+            _ => _ = rows.remove(&key),
+        }
+    }
+    rows
 }
 
 fn dead_letter(seen: Seen) -> (u32, u64, String, Vec<u8>) {

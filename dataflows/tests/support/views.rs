@@ -138,7 +138,7 @@ pub fn contents(table: &TableSchema, rows: &[Row]) -> (Vec<NamedRow>, Digest) {
     let newest = rows.iter().filter_map(|row| row.values[since].as_int()).max();
     let mut sums: BTreeMap<String, (NamedRow, i64, u128)> = BTreeMap::new();
     for row in rows.iter().filter(|row| row.values[since].as_int() == newest) {
-        let cells = table.columns.iter().zip(&row.values).filter(|(column, _)| !column.name.starts_with('_'));
+        let cells = table.columns.iter().zip(&row.values).filter(|(column, _)| !column.is_internal());
         let named: NamedRow = cells.map(|(column, value)| (column.name.clone(), value.clone())).collect();
         let hash = row_hash(table, &row.values);
         let sum = sums.entry(format!("{named:?}")).or_insert((named, 0, hash));

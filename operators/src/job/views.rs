@@ -100,6 +100,11 @@ pub enum ViewPlan {
 }
 
 impl ViewPlan {
+    /// Columns behind those of the group that tell its rows from one another: a rank, or which percentile.
+    fn ordinals(&self) -> usize {
+        usize::from(matches!(self, ViewPlan::Top { .. } | ViewPlan::Percentiles { .. }))
+    }
+
     /// Columns that are no part of a group.
     fn values(&self) -> usize {
         match self {
@@ -261,7 +266,7 @@ impl Compiler<'_> {
             self.error(place, format!("the view has groups of {width} names, and there are at most {GROUP_MAX}"), None);
         }
         self.check_columns(spec, &columns);
-        let table = Arc::new(TableSchema::view(&spec.name.value, columns));
+        let table = Arc::new(TableSchema::view(&spec.name.value, columns, width + plan.ordinals()));
         let places = group_by.iter().filter_map(|dimension| match dimension {
             Dimension::Shown(at) => Some(*at),
             Dimension::App | Dimension::Stage => None,

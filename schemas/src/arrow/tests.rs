@@ -108,7 +108,7 @@ proptest! {
 /// A table with one column `x`.
 fn narrow(kind: ColumnType, is_nullable: bool) -> TableSchema {
     let column = if is_nullable { Column::optional } else { Column::required };
-    TableSchema { name: "narrow", version: 1, columns: vec![column("x", kind, "", "")], partition_by: None }
+    TableSchema { name: "narrow", version: 1, columns: vec![column("x", kind, "", "")], partition_by: None, key: 0 }
 }
 
 fn refusal(kind: ColumnType, is_nullable: bool, values: Vec<Value>) -> String {

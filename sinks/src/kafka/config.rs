@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::ClientConfig;
 
+use super::changes::ChangeMode;
 use crate::error::{Fault, SinkError};
 
 /// Messages on their way from one writer: beyond it the writer waits. With 1 kB a message about what a broker takes in 100 ms.
@@ -81,6 +82,8 @@ pub struct KafkaOptions {
     pub workers: u32,
     /// What dead letters say they come from: the source's topic, or what stands for it.
     pub source: String,
+    /// How changes of a view are written.
+    pub changes: ChangeMode,
 }
 
 /// How a topic is made.

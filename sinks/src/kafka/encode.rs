@@ -2,7 +2,11 @@
 
 use whisperer_schemas::{Row, TableSchema, row_hash, time::format_micros};
 
-use super::message::{Header, Message};
+use super::{
+    changes::ChangeEncoder,
+    config::KafkaOptions,
+    message::{Header, Message},
+};
 use crate::{error::SinkError, log::Removal, ndjson::Lines};
 
 /// Header of a decision: its id.
@@ -26,9 +30,24 @@ const FRAME_BYTES: usize = 512;
 /// The tables that there are topics for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Table {
-    Decisions { id: usize },
-    Profiles { app_id: usize, user_id: usize, as_of: usize },
-    DeadLetters { reason: usize, detail: usize, partition: usize, offset: usize, raw: usize, raw_bytes: usize },
+    Decisions {
+        id: usize,
+    },
+    Profiles {
+        app_id: usize,
+        user_id: usize,
+        as_of: usize,
+    },
+    DeadLetters {
+        reason: usize,
+        detail: usize,
+        partition: usize,
+        offset: usize,
+        raw: usize,
+        raw_bytes: usize,
+    },
+    /// Of a view: those of a cut become messages together.
+    Changes,
 }
 
 impl Table {
@@ -45,9 +64,16 @@ impl Table {
                 raw: at("raw")?,
                 raw_bytes: at("raw_bytes")?,
             },
+            _ if schema.diff_index().is_some() => Table::Changes,
             _ => return None,
         })
     }
+}
+
+/// What the topic of a table needs to be made with: in a changelog only the last message of a key counts.
+pub(super) fn topic_config(schema: &TableSchema) -> &'static [(&'static str, &'static str)] {
+    let changelog = matches!(Table::of(schema), Some(Table::Profiles { .. } | Table::Changes));
+    if changelog { &[("cleanup.policy", "compact")] } else { &[] }
 }
 
 /// Makes messages of a table's rows.
@@ -60,21 +86,30 @@ pub(super) struct Encoder {
     source: String,
     /// The largest message that the topic takes.
     message_bytes_max: usize,
+    changes: Option<ChangeEncoder>,
 }
 
 impl Encoder {
-    pub(super) fn new(
-        schema: TableSchema,
-        job: &str,
-        source: &str,
-        message_bytes_max: usize,
-    ) -> Result<Encoder, SinkError> {
+    pub(super) fn new(schema: TableSchema, options: &KafkaOptions) -> Result<Encoder, SinkError> {
         let Some(table) = Table::of(&schema) else {
             let detail = "there is no form for it in Kafka".to_owned();
             return Err(SinkError::Row { table: schema.name.into(), detail });
         };
-        let lines = Lines::new(schema);
-        Ok(Encoder { lines, table, job: job.into(), source: source.into(), message_bytes_max })
+        let changes = ChangeEncoder::new(&schema, &options.job, options.changes);
+        let (job, source) = (options.job.clone(), options.source.clone());
+        Ok(Encoder {
+            lines: Lines::new(schema),
+            table,
+            job,
+            source,
+            message_bytes_max: options.message_bytes_max(),
+            changes,
+        })
+    }
+
+    /// What makes messages of the changes of a view; none for other tables.
+    pub(super) fn changes(&self) -> Option<&ChangeEncoder> {
+        self.changes.as_ref()
     }
 
     pub(super) fn table(&self) -> Table {
@@ -95,6 +130,7 @@ impl Encoder {
             Table::Decisions { id } => self.decision(row, id, take),
             Table::Profiles { app_id, user_id, as_of } => self.profile(row, app_id, user_id, as_of, take),
             Table::DeadLetters { .. } => self.dead_letter(row, take),
+            Table::Changes => Err(self.misfit("changes of a view leave with a checkpoint")),
         }
     }
 

@@ -15,7 +15,7 @@ use whisperer_schemas::{Row, TableSchema};
 use super::{
     config::KafkaOptions,
     connection::ensure_topic,
-    encode::Encoder,
+    encode::{Encoder, topic_config},
     message::{Header, Message},
     producer::Sender,
     reader::{Offsets, Reader, view},
@@ -71,8 +71,8 @@ impl KafkaLog {
     /// Settings that cannot work, or what Kafka answers.
     pub fn open(schema: TableSchema, options: &KafkaOptions) -> Result<KafkaLog, SinkError> {
         options.check()?;
-        let config = if schema.name == "profiles" { &[("cleanup.policy", "compact")][..] } else { &[] };
-        let encoder = Encoder::new(schema, &options.job, &options.source, options.message_bytes_max())?;
+        let config = topic_config(&schema);
+        let encoder = Encoder::new(schema, options)?;
         ensure_topic(options, &options.topic, options.create, config)?;
         let sender = Sender::open(&options.producer(), &options.topic, options.delivery_timeout())?;
         let reader = Reader::open(options, &options.topic, "read_uncommitted")?;

@@ -47,6 +47,7 @@ impl Mark {
                 let parts = [header(ERROR_PARTITION)?, header(ERROR_OFFSET)?, header(ERROR_TOPIC)?];
                 Some(Mark::Id(xxh3_128(&parts.join(&0))))
             }
+            Table::Changes => None,
         }
     }
 }

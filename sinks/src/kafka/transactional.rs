@@ -24,7 +24,7 @@ use super::{
     commits,
     config::{KafkaOptions, REQUEST_TIMEOUT},
     connection::ensure_topic,
-    encode::Encoder,
+    encode::{Encoder, topic_config},
     message::{Messages, append},
     producer::Sender,
 };
@@ -60,8 +60,8 @@ impl KafkaOutbox {
     /// Settings that cannot work, or what Kafka answers.
     pub fn open(schema: TableSchema, options: &KafkaOptions) -> Result<KafkaOutbox, SinkError> {
         options.check()?;
-        let config = if schema.name == "profiles" { &[("cleanup.policy", "compact")][..] } else { &[] };
-        let encoder = Encoder::new(schema, &options.job, &options.source, options.message_bytes_max())?;
+        let config = topic_config(&schema);
+        let encoder = Encoder::new(schema, options)?;
         ensure_topic(options, &options.topic, options.create, config)?;
         commits::ensure(options)?;
         Ok(KafkaOutbox {
@@ -176,6 +176,9 @@ impl KafkaOutbox {
 
 impl OutboxEncoder for Encoder {
     fn encode(&self, rows: &[Row], outbox: &mut Vec<u8>) -> Result<(), SinkError> {
+        if let Some(changes) = self.changes() {
+            return changes.encode(rows, outbox);
+        }
         rows.iter().try_for_each(|row| {
             self.with_message(row, |message| {
                 append(message, outbox);

@@ -24,7 +24,7 @@ pub fn read_schema(path: &Path) -> Result<TableSchema, SinkError> {
 fn table_of(schema: &Schema) -> Result<TableSchema, String> {
     let table = schema.metadata().get(TABLE_KEY).ok_or("its metadata names no table")?;
     // The fixed columns and the partition are what the table's name stands for.
-    let view = table.strip_prefix(VIEWS).map(|view| TableSchema::view(view, Vec::new()));
+    let view = table.strip_prefix(VIEWS).map(|view| TableSchema::view(view, Vec::new(), 0));
     let fixed = fixed_tables().into_iter().chain(view).find(|fixed| fixed.name == table);
     let fixed = fixed.ok_or_else(|| format!("it belongs to a table \"{table}\" that is not known"))?;
     let version = schema.metadata().get(TABLE_VERSION_KEY).and_then(|version| version.parse().ok());
@@ -36,7 +36,7 @@ fn table_of(schema: &Schema) -> Result<TableSchema, String> {
     let columns = schema.fields().iter().map(|field| column_of(field)).collect::<Result<Vec<Column>, String>>()?;
     let partition = fixed.partition_by.map(|index| fixed.columns[index].name.as_str());
     let partition_by = partition.and_then(|name| columns.iter().position(|column| column.name == name));
-    Ok(TableSchema { name: fixed.name, version, columns, partition_by })
+    Ok(TableSchema { name: fixed.name, version, columns, partition_by, key: 0 })
 }
 
 fn fixed_tables() -> [TableSchema; 3] {

@@ -15,7 +15,7 @@ use rdkafka::{
     mocking::MockCluster,
     producer::DefaultProducerContext,
 };
-use whisperer_sinks::{CreateTopic, KafkaOptions};
+use whisperer_sinks::{ChangeMode, CreateTopic, KafkaOptions};
 
 /// How long a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -79,6 +79,7 @@ impl Broker {
             worker,
             workers,
             source: "events".into(),
+            changes: ChangeMode::Upsert,
         }
     }
 

@@ -2,10 +2,10 @@
 
 use std::time::UNIX_EPOCH;
 
-use serde_json::Value as Json;
-use whisperer_schemas::{Epoch, Row, TableSchema, Value, time::SECOND};
+use serde_json::{Value as Json, json};
+use whisperer_schemas::{Column, ColumnType, Epoch, Row, TableSchema, Value, time::SECOND};
 use whisperer_sinks::{
-    KafkaLog, KafkaOutbox, LogSink, OutboxSink, Removal,
+    ChangeMode, KafkaLog, KafkaOptions, KafkaOutbox, LogSink, OutboxSink, Removal,
     conformance::{sample_row, sample_schema},
     ndjson,
 };
@@ -113,6 +113,82 @@ fn outboxes_carry_tombstones() {
     sink.publish(&sink.identity(), 1, &outbox).expect("published");
     let removed: Vec<bool> = compacted(&broker.read(&topic)).iter().map(|(_, clock)| clock.is_none()).collect();
     assert_eq!(removed, [true, false]);
+}
+
+/// A row of a view of users by plan, which comes or goes.
+fn by_plan(plan: &str, users: i64, diff: i64) -> Row {
+    let told = [Value::Int(9), Value::Time(7 * SECOND), Value::Int(0), Value::Int(diff)];
+    let values = [Value::text(plan), Value::Int(users)].into_iter().chain(told).collect();
+    Row { values, epoch: Epoch(9), position: None }
+}
+
+/// Goal: what comes, changes and goes in a view is a row, a newer row and a tombstone under the key of its group, or Debezium's envelope
+/// with the row before and after; a view's changes do not go out before their checkpoint, and no key has two rows.
+#[test]
+fn changes_of_a_view() {
+    let broker = Broker::start();
+    let plan = Column::optional("plan", ColumnType::Text, "", "");
+    let users = Column::required("users", ColumnType::Int, "", "");
+    let schema = TableSchema::view("by_plan", vec![plan, users], 1);
+    let changes = [
+        vec![by_plan("free", 3, 1), by_plan("pro", 1, 1)],
+        vec![by_plan("free", 4, 1), by_plan("pro", 1, -1), by_plan("free", 3, -1)],
+    ];
+    let row = |users: i64| json!({ "plan": "free", "users": users });
+    let pro = json!({ "plan": "pro", "users": 1 });
+    let told = |row: &Json| {
+        let mut row = row.clone();
+        row["_epoch"] = json!(9);
+        row["_as_of"] = json!("1970-01-01T00:00:07Z");
+        row["_since"] = json!(0);
+        row
+    };
+    let envelope = |before: Json, after: Json, op: &str| json!({ "before": before, "after": after, "op": op });
+    let upserts = [Some(told(&row(3))), Some(told(&pro)), Some(told(&row(4))), None];
+    let envelopes = [
+        Some(envelope(Json::Null, row(3), "c")),
+        Some(envelope(Json::Null, pro.clone(), "c")),
+        Some(envelope(row(3), row(4), "u")),
+        Some(envelope(pro.clone(), Json::Null, "d")),
+        None,
+    ];
+    for (mode, expected) in [(ChangeMode::Upsert, &upserts[..]), (ChangeMode::Debezium, &envelopes[..])] {
+        let topic = broker.topic("views");
+        let options = KafkaOptions { changes: mode, ..broker.options(&topic, 0, 1) };
+        let mut sink = KafkaOutbox::open(schema.clone(), &options).expect("a log opens");
+        sink.recover(&[]).expect("recovers");
+        for (number, rows) in (1..).zip(&changes) {
+            let mut outbox = Vec::new();
+            sink.encoder().encode(rows, &mut outbox).expect("rows");
+            sink.publish(&sink.identity(), number, &outbox).expect("published");
+        }
+        let keys = [r#"{"plan":"free"}"#, r#"{"plan":"pro"}"#];
+        let mut seen: Vec<Vec<Option<Json>>> = vec![Vec::new(); 2];
+        for message in broker.read(&topic) {
+            let key = message.key.as_deref().and_then(|key| keys.iter().position(|known| known.as_bytes() == key));
+            let value = message.value.as_deref().map(|value| {
+                let mut value: Json = serde_json::from_slice(value).expect("JSON");
+                if mode == ChangeMode::Debezium {
+                    let (source, object) = (value["source"].take(), value.as_object_mut().expect("an envelope"));
+                    assert_eq!((&source["table"], &source["epoch"]), (&json!("views/by_plan"), &json!(9)));
+                    assert_eq!((object.remove("ts_ms"), source["ts_ms"].clone()), (Some(json!(7000)), json!(7000)));
+                    object.remove("source");
+                }
+                value
+            });
+            seen[key.expect("a key of the view")].push(value);
+        }
+        let of = |plan: &str| {
+            let is = |value: &&Option<Json>| value.as_ref().is_some_and(|value| value.to_string().contains(plan));
+            expected.iter().filter(is).cloned().collect::<Vec<_>>()
+        };
+        assert_eq!(seen, [of("free"), [of("pro"), vec![None]].concat()], "{mode:?}");
+        let twice = sink.encoder().encode(&[by_plan("free", 3, 1), by_plan("free", 4, 1)], &mut Vec::new());
+        assert!(twice.is_err(), "one key, two rows");
+    }
+    let options = broker.options(&broker.topic("views"), 0, 1);
+    let error = KafkaLog::open(schema, &options).expect("it opens").write(vec![by_plan("free", 3, 1)]);
+    assert!(error.expect_err("it has to wait").to_string().contains("checkpoint"));
 }
 
 fn dead_letter(offset: i64, raw: &[u8]) -> Row {

@@ -47,7 +47,7 @@ impl DeadLetter {
     #[must_use]
     pub fn id(&self) -> LetterId {
         let column = Column::required("raw", ColumnType::Bytes, "bytes", "");
-        let table = TableSchema { name: "dead_letters", version: 1, columns: vec![column], partition_by: None };
+        let table = TableSchema { name: "dead_letters", version: 1, columns: vec![column], partition_by: None, key: 0 };
         LetterId(self.partition, self.offset, Digest(row_hash(&table, &[Value::Bytes(self.raw.clone())])))
     }
 
