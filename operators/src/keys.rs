@@ -529,6 +529,7 @@ impl Turn<'_> {
             let moment = Moment { now, epoch: self.epoch };
             let row = rows::decision(job, self.engine, self.state, moment, (at, ordinal as u32), cause);
             self.outputs.decisions.push(row);
+            self.decided(at, now);
         }
     }
 

@@ -23,11 +23,13 @@ enum Kind {
     Percentiles,
     Transitions,
     Segments,
+    Members,
+    Decisions,
     Cohorts,
     Funnel,
 }
 
-const KINDS: [(&str, Kind); 9] = [
+const KINDS: [(&str, Kind); 11] = [
     ("count", Kind::Count),
     ("sum", Kind::Sum),
     ("distinct", Kind::Distinct),
@@ -35,6 +37,8 @@ const KINDS: [(&str, Kind); 9] = [
     ("percentiles", Kind::Percentiles),
     ("transitions", Kind::Transitions),
     ("segments", Kind::Segments),
+    ("members", Kind::Members),
+    ("decisions", Kind::Decisions),
     ("cohorts", Kind::Cohorts),
     ("funnel", Kind::Funnel),
 ];
@@ -42,11 +46,11 @@ const KINDS: [(&str, Kind); 9] = [
 /// Keys of some kinds only.
 const OWNERS: [(&str, &[Kind]); 11] = [
     ("of", &[Kind::Sum, Kind::Top, Kind::Percentiles]),
-    ("when", &[Kind::Count, Kind::Sum, Kind::Distinct, Kind::Top, Kind::Percentiles, Kind::Segments]),
+    ("when", &[Kind::Count, Kind::Sum, Kind::Distinct, Kind::Top, Kind::Percentiles, Kind::Segments, Kind::Members]),
     ("limit", &[Kind::Top]),
     ("at", &[Kind::Percentiles]),
     ("resolution", &[Kind::Percentiles]),
-    ("segments", &[Kind::Segments]),
+    ("segments", &[Kind::Segments, Kind::Members]),
     ("period", &[Kind::Cohorts]),
     ("begins", &[Kind::Cohorts]),
     ("active", &[Kind::Cohorts]),
@@ -103,6 +107,8 @@ fn read_kind(section: &Section<'_>, kind: Kind) -> Option<ViewKind> {
             ViewKind::Percentiles { of: of()?, at: at?, resolution: resolution? }
         }
         Kind::Transitions => ViewKind::Transitions,
+        Kind::Decisions => ViewKind::Decisions,
+        Kind::Members => ViewKind::Members { segments: read_segments(&section.require("segments")?)? },
         Kind::Segments => ViewKind::Segments { segments: read_segments(&section.require("segments")?)? },
         Kind::Cohorts => {
             let periods = [("day", Period::Day), ("week", Period::Week), ("month", Period::Month)];

@@ -46,7 +46,14 @@ fn view(spec: &JobSpec, name: &str, dice: &Dice) -> ViewSpec {
     let [kind, of, when, first, second, third, some, more] = *dice;
     let number = || pick(&numbers(spec), of).as_str().into();
     let has_stages = !spec.stages.is_empty();
-    let kind = match kind % 9 {
+    let segments = || {
+        let segment = |(at, byte): (usize, u8)| SegmentSpec {
+            name: format!("s{at}").as_str().into(),
+            when: condition(spec, byte).as_str().into(),
+        };
+        [some, more, second, third].into_iter().enumerate().map(segment).collect()
+    };
+    let kind = match kind % 11 {
         0 => ViewKind::Count,
         1 => ViewKind::Sum { of: number() },
         2 => ViewKind::Distinct,
@@ -56,13 +63,9 @@ fn view(spec: &JobSpec, name: &str, dice: &Dice) -> ViewSpec {
             ViewKind::Percentiles { of: number(), at, resolution: pick(&[0.001, 1.0, 0.25], more) }
         }
         5 if has_stages => ViewKind::Transitions,
-        6 => {
-            let segment = |(at, byte): (usize, u8)| SegmentSpec {
-                name: format!("s{at}").as_str().into(),
-                when: condition(spec, byte).as_str().into(),
-            };
-            ViewKind::Segments { segments: [some, more, second, third].into_iter().enumerate().map(segment).collect() }
-        }
+        6 => ViewKind::Segments { segments: segments() },
+        9 => ViewKind::Members { segments: segments() },
+        10 if !spec.triggers.is_empty() => ViewKind::Decisions,
         7 => ViewKind::Cohorts {
             period: pick(&[Period::Day, Period::Week, Period::Month], some),
             begins: more.is_multiple_of(2).then(|| pick(&EVENTS, more / 2).into()),
@@ -79,7 +82,12 @@ fn view(spec: &JobSpec, name: &str, dice: &Dice) -> ViewSpec {
     };
     let of_users = !matches!(
         kind,
-        ViewKind::Transitions | ViewKind::Segments { .. } | ViewKind::Cohorts { .. } | ViewKind::Funnel { .. }
+        ViewKind::Transitions
+            | ViewKind::Segments { .. }
+            | ViewKind::Members { .. }
+            | ViewKind::Decisions
+            | ViewKind::Cohorts { .. }
+            | ViewKind::Funnel { .. }
     );
     let mut view = ViewSpec::new(name, kind);
     if of_users {
@@ -92,7 +100,7 @@ fn view(spec: &JobSpec, name: &str, dice: &Dice) -> ViewSpec {
     } else if first.is_multiple_of(2) {
         view.group_by = vec!["app_id".into()];
     }
-    let conditional = of_users || matches!(view.kind, ViewKind::Segments { .. });
+    let conditional = of_users || matches!(view.kind, ViewKind::Segments { .. } | ViewKind::Members { .. });
     view.when = (conditional && when.is_multiple_of(3)).then(|| condition(spec, when / 3).as_str().into());
     view
 }

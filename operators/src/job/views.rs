@@ -31,6 +31,8 @@ pub struct Views {
     pub(crate) ledger_lanes: LaneMask,
     /// The slot in which changes of the stage are counted, where a view asks for them.
     pub(crate) transitions_slot: Option<usize>,
+    /// The same for decisions by trigger.
+    pub(crate) decisions_slot: Option<usize>,
 }
 
 /// A compiled view.
@@ -60,7 +62,10 @@ pub struct View {
 impl View {
     /// Whether it is about what has happened, not about users as they are.
     pub(crate) fn of_history(&self) -> bool {
-        matches!(self.plan, ViewPlan::Transitions | ViewPlan::Cohorts { .. } | ViewPlan::Funnel { .. })
+        matches!(
+            self.plan,
+            ViewPlan::Transitions | ViewPlan::Decisions | ViewPlan::Cohorts { .. } | ViewPlan::Funnel { .. }
+        )
     }
 }
 
@@ -86,6 +91,11 @@ pub enum ViewPlan {
         /// For each segment, whether a user is in it: a place in what is shown.
         members: Vec<usize>,
     },
+    Members {
+        /// The same.
+        members: Vec<usize>,
+    },
+    Decisions,
     Cohorts {
         period: Period,
         /// The slot with the time of the beginning, and that with the periods of activity.
@@ -100,9 +110,13 @@ pub enum ViewPlan {
 }
 
 impl ViewPlan {
-    /// Columns behind those of the group that tell its rows from one another: a rank, or which percentile.
+    /// Columns behind those of the group that tell its rows from one another: a rank, which percentile, a user.
     fn ordinals(&self) -> usize {
-        usize::from(matches!(self, ViewPlan::Top { .. } | ViewPlan::Percentiles { .. }))
+        match self {
+            ViewPlan::Top { .. } | ViewPlan::Percentiles { .. } => 1,
+            ViewPlan::Members { .. } => 2,
+            _ => 0,
+        }
     }
 
     /// Columns that are no part of a group.
@@ -110,7 +124,7 @@ impl ViewPlan {
         match self {
             ViewPlan::Top { .. } => 4,
             ViewPlan::Percentiles { .. } => 3,
-            ViewPlan::Sum | ViewPlan::Funnel { .. } => 2,
+            ViewPlan::Sum | ViewPlan::Members { .. } | ViewPlan::Funnel { .. } => 2,
             _ => 1,
         }
     }
@@ -219,6 +233,11 @@ impl Columns {
         self.add(Column::required(name, ColumnType::Text, "", doc), Word::Choice(names));
     }
 
+    fn user(&mut self, doc: &str) {
+        self.add(Column::required("user_app_id", ColumnType::Text, "", "Application of the user"), Word::OwnText);
+        self.add(Column::required("user_id", ColumnType::Text, "", doc), Word::OwnText);
+    }
+
     fn time(&mut self, name: &str, doc: &str) {
         self.add(Column::required(name, ColumnType::Time, "us", doc), Word::Time);
     }
@@ -244,6 +263,8 @@ impl Compiler<'_> {
             }
             ViewKind::Transitions => (self.transitions(spec, &mut columns), None),
             ViewKind::Segments { segments } => (self.segments(segments, &mut columns), None),
+            ViewKind::Members { segments } => (self.members(segments, &mut columns), None),
+            ViewKind::Decisions => (self.decisions(spec, &mut columns), None),
             ViewKind::Cohorts { period, .. } => {
                 columns.time("cohort", "Begin of the period in which the users began");
                 columns.time("active", "Begin of a period in which they were active");
@@ -272,7 +293,7 @@ impl Compiler<'_> {
             Dimension::App | Dimension::Stage => None,
         });
         let mut shown: Vec<usize> = places.chain(when).chain(of).collect();
-        if let ViewPlan::Segments { members } = &plan {
+        if let ViewPlan::Segments { members } | ViewPlan::Members { members } = &plan {
             shown.extend(members);
         }
         let by_stage = group_by.contains(&Dimension::Stage);
@@ -304,7 +325,30 @@ impl Compiler<'_> {
         columns.choice("segment", names.clone(), "The segment");
         columns.choice("other", names, "Another one, or the same: the segment itself");
         columns.count("Users in both");
-        ViewPlan::Segments { members: segments.iter().filter_map(|segment| self.condition(&segment.when)).collect() }
+        ViewPlan::Segments { members: self.conditions(segments) }
+    }
+
+    fn members(&mut self, segments: &[SegmentSpec], columns: &mut Columns) -> ViewPlan {
+        let names = segments.iter().map(|segment| segment.name.value.clone()).collect();
+        columns.choice("segment", names, "The segment");
+        columns.user("A user who is in it");
+        ViewPlan::Members { members: self.conditions(segments) }
+    }
+
+    fn conditions(&mut self, segments: &[SegmentSpec]) -> Vec<usize> {
+        segments.iter().filter_map(|segment| self.condition(&segment.when)).collect()
+    }
+
+    fn decisions(&mut self, spec: &ViewSpec, columns: &mut Columns) -> ViewPlan {
+        if self.spec.triggers.is_empty() {
+            let hint = Some("write a [[trigger]]".to_owned());
+            self.error(spec.kind_span.clone(), "`decisions` needs triggers, and the job has none".into(), hint);
+        }
+        let triggers = self.spec.triggers.iter().map(|trigger| trigger.name.value.clone()).collect();
+        columns.choice("trigger", triggers, "The trigger that fired");
+        columns.time("day", "Begin of the UTC day of the firing time");
+        columns.add(Column::required("decisions", ColumnType::Int, "", "Decisions"), Word::Count);
+        ViewPlan::Decisions
     }
 
     /// A name that users are grouped by may be that of a column which the view has anyway.
@@ -321,8 +365,7 @@ impl Compiler<'_> {
     fn top_columns(&self, columns: &mut Columns, of: &str) {
         columns.add(Column::required("rank", ColumnType::Int, "", "From 1; ties by user and application"), Word::Count);
         columns.number("value", "", of);
-        columns.add(Column::required("user_app_id", ColumnType::Text, "", "Application of the user"), Word::OwnText);
-        columns.add(Column::required("user_id", ColumnType::Text, "", "The user"), Word::OwnText);
+        columns.user("The user");
     }
 
     fn transitions(&mut self, spec: &ViewSpec, columns: &mut Columns) -> ViewPlan {
@@ -346,7 +389,12 @@ impl Compiler<'_> {
         }
         if matches!(
             spec.kind,
-            ViewKind::Transitions | ViewKind::Segments { .. } | ViewKind::Cohorts { .. } | ViewKind::Funnel { .. }
+            ViewKind::Transitions
+                | ViewKind::Segments { .. }
+                | ViewKind::Members { .. }
+                | ViewKind::Decisions
+                | ViewKind::Cohorts { .. }
+                | ViewKind::Funnel { .. }
         ) {
             let message = format!("a view of this kind cannot be grouped by \"{}\"", name.value);
             self.error(name.span.clone(), message, Some("it can by \"app_id\"".into()));
@@ -449,7 +497,9 @@ impl Views {
             Shown::Condition(text, _) => format!("shown when {text}"),
         });
         let changes = self.transitions_slot.map(|_| format!("changes of {stages:?}"));
-        shown.chain(changes).collect()
+        let triggers: Vec<&str> = spec.triggers.iter().map(|trigger| trigger.name.value.as_str()).collect();
+        let decisions = self.decisions_slot.map(|_| format!("decisions of {triggers:?}"));
+        shown.chain(changes).chain(decisions).collect()
     }
 
     /// Notes what is read for what is shown; `read` has the features and scores that conditions read.
@@ -462,9 +512,13 @@ impl Views {
         let slot = |kind, pane, text| Slot { kind, lane: usize::MAX, pane, panes: i64::MAX, value: 0, text };
         self.shown_slot = slots.len();
         slots.extend(self.shown.iter().map(|shown| slot(SlotKind::Shown, 0, matches!(shown, Shown::Text(_)))));
-        if self.each.iter().any(|view| view.plan == ViewPlan::Transitions) {
-            self.transitions_slot = Some(slots.len());
-            slots.push(slot(SlotKind::Changes, whisperer_schemas::time::DAY, false));
-        }
+        let mut ledger = |plan: &ViewPlan| {
+            self.each.iter().any(|view| view.plan == *plan).then(|| {
+                slots.push(slot(SlotKind::Changes, whisperer_schemas::time::DAY, false));
+                slots.len() - 1
+            })
+        };
+        self.transitions_slot = ledger(&ViewPlan::Transitions);
+        self.decisions_slot = ledger(&ViewPlan::Decisions);
     }
 }

@@ -13,10 +13,11 @@ use crate::{
     interner::Interner,
     job::{Dimension, NameSlot, Shown, View, ViewPlan},
     record::Record,
-    views::{Fact, Group, NONE, RankedFact, descending, first_day_of, fixed_point},
+    views::{Fact, Group, NONE, UserFact, descending, first_day_of, fixed_point},
 };
 
-/// Different changes of the stage that are kept of a key, by day and by what changed: more than a year of a change each day.
+/// Different changes of the stage that are kept of a key, by day and by what changed, and as many decisions: more than a year of one each
+/// day.
 pub const CHANGES_MAX: usize = 1 << 10;
 
 /// What views need to know of a key, as words.
@@ -69,7 +70,8 @@ impl Turn<'_> {
         self.replace(gone, come);
         self.keep_words(&before, &after);
         if stage_before != stage {
-            self.change(stage_before, stage, now);
+            let change = u64::from(stage_before) << 16 | u64::from(stage);
+            self.note(self.job.views.transitions_slot, change, now);
         }
     }
 
@@ -178,14 +180,24 @@ impl Turn<'_> {
                     facts.push(Fact::Valued { view: number, group, value: (of / resolution).round() as i64 });
                 }
                 (ViewPlan::Top { .. }, Some(of)) => {
-                    let (user, app) = (self.state.user_id.clone(), self.engine.apps.get(self.state.app).into());
-                    let fact = RankedFact { view: number, group, order: descending(of), user, app };
-                    facts.push(Fact::Ranked(Box::new(fact)));
+                    facts.push(Fact::Ranked(Box::new(self.by_name(number, group, descending(of)))));
+                }
+                (ViewPlan::Members { members }, _) => {
+                    let (mut group, at) = (group, view.group_by.len());
+                    for segment in segments_of(members, words) {
+                        group[at] = segment;
+                        facts.push(Fact::Listed(Box::new(self.by_name(number, group, 0))));
+                    }
                 }
                 (ViewPlan::Segments { members }, _) => overlaps(number, (view, group), members, words, facts),
                 _ => {}
             }
         }
+    }
+
+    fn by_name(&self, view: u16, group: Group, order: u64) -> UserFact {
+        let (user, app) = (self.state.user_id.clone(), self.engine.apps.get(self.state.app).into());
+        UserFact { view, group, order, user, app }
     }
 
     fn group(&mut self, view: &View, stage: u16, words: &Words) -> Group {
@@ -224,34 +236,46 @@ impl Turn<'_> {
         (group, view.group_by.len())
     }
 
-    /// Notes a change of the stage and says it to the views of changes.
-    fn change(&mut self, from: u16, to: u16, now: Micros) {
-        let job = self.job;
-        let Some(slot) = job.views.transitions_slot else { return };
-        let (day, change) = (now.div_euclid(DAY), u64::from(from) << 16 | u64::from(to));
+    /// Notes a decision of a trigger and says it to the views of decisions.
+    pub(super) fn decided(&mut self, trigger: usize, now: Micros) {
+        self.note(self.job.views.decisions_slot, trigger as u64, now);
+    }
+
+    /// Notes a change in a ledger of changes by day, if there is one, and says it to the views of that ledger.
+    fn note(&mut self, ledger: Option<usize>, change: u64, now: Micros) {
+        let (job, day) = (self.job, now.div_euclid(DAY));
+        let Some(slot) = ledger else { return };
         let mut editor = self.state.cells.edit(&mut self.engine.starts, &job.layout);
         if editor.change(slot, day, change, CHANGES_MAX) {
-            self.say_change(day, change, 1);
+            self.say_change(slot, day, change, 1);
         }
     }
 
     fn say_changes_again(&mut self) {
-        let Some(slot) = self.job.views.transitions_slot else { return };
-        let cells = self.engine.cells(self.job, self.state).cells(slot);
-        let changes: Vec<_> = cells.map(|cell| (pane_of(cell[0]), cell[1], count_of(cell[0]))).collect();
-        for (day, change, count) in changes {
-            self.say_change(day, change, count as isize);
+        let views = &self.job.views;
+        for slot in views.transitions_slot.into_iter().chain(views.decisions_slot) {
+            let cells = self.engine.cells(self.job, self.state).cells(slot);
+            let changes: Vec<_> = cells.map(|cell| (pane_of(cell[0]), cell[1], count_of(cell[0]))).collect();
+            for (day, change, count) in changes {
+                self.say_change(slot, day, change, count as isize);
+            }
         }
     }
 
-    fn say_change(&mut self, day: i64, change: u64, count: isize) {
-        let job = self.job;
+    fn say_change(&mut self, slot: usize, day: i64, change: u64, count: isize) {
+        let (job, day) = (self.job, (day * DAY) as u64);
         for (number, view) in (0..).zip(&job.views.each) {
-            if view.plan == ViewPlan::Transitions {
-                let (mut group, at) = self.history_group(view);
-                group[at..at + 3].copy_from_slice(&[change >> 16, change & 0xffff, (day * DAY) as u64]);
-                self.outputs.facts.push((Fact::Tally { view: number, group, amount: 0 }, count));
+            let (mut group, at) = self.history_group(view);
+            match view.plan {
+                ViewPlan::Transitions if Some(slot) == job.views.transitions_slot => {
+                    group[at..at + 3].copy_from_slice(&[change >> 16, change & 0xffff, day]);
+                }
+                ViewPlan::Decisions if Some(slot) == job.views.decisions_slot => {
+                    group[at..at + 2].copy_from_slice(&[change, day]);
+                }
+                _ => continue,
             }
+            self.outputs.facts.push((Fact::Tally { view: number, group, amount: 0 }, count));
         }
     }
 
@@ -316,12 +340,16 @@ fn holds(word: u64) -> bool {
     word != NONE && f64::from_bits(word) == 1.0
 }
 
+/// The segments that the user is in.
+fn segments_of(members: &[usize], words: &Words) -> impl Iterator<Item = u64> {
+    (0..).zip(members).filter(|(_, at)| holds(words[**at])).map(|(segment, _)| segment)
+}
+
 /// Every two segments that the user is in, and each with itself.
 fn overlaps(number: u16, (view, group): (&View, Group), members: &[usize], words: &Words, facts: &mut Facts) {
     let (mut group, at) = (group, view.group_by.len());
-    let inside = || (0_u64..).zip(members).filter(|(_, at)| holds(words[**at])).map(|(segment, _)| segment);
-    for one in inside() {
-        for other in inside().filter(|other| *other >= one) {
+    for one in segments_of(members, words) {
+        for other in segments_of(members, words).filter(|other| *other >= one) {
             group[at..at + 2].copy_from_slice(&[one, other]);
             facts.push(Fact::Tally { view: number, group, amount: 0 });
         }

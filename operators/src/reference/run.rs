@@ -241,6 +241,7 @@ impl Run<'_> {
         *count += 1;
         let firing = Firing { trigger: index, now, ordinal, cause };
         self.outcome.decisions.push(rows::decision(self.plan, key, moment, &firing)?);
+        self.views.decide(&mut key.seen, &spec.name.value, now);
         Ok(())
     }
 

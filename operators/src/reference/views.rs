@@ -15,7 +15,7 @@ use super::{
     moment::Moment,
     parse::Event,
 };
-use crate::spec::{JobSpec, Located, Period, StepSpec, ViewKind, ViewSpec};
+use crate::spec::{JobSpec, Located, Period, SegmentSpec, StepSpec, ViewKind, ViewSpec};
 
 /// Different changes of the stage that count for a key.
 const CHANGES_MAX: usize = 1024;
@@ -55,6 +55,8 @@ pub(super) struct Seen {
     places: Vec<Place>,
     /// Changes of the stage: from, to, day.
     changes: Vec<(String, String, i64)>,
+    /// Decisions: trigger, day.
+    decisions: Vec<(String, i64)>,
     /// By view and by condition on events, the times of those for which it holds.
     times: Vec<Vec<Vec<Micros>>>,
 }
@@ -69,7 +71,7 @@ impl<'a> Views<'a> {
     pub fn seen(&self, event: &Event) -> Result<Seen, String> {
         let (app_id, user_id) = (event.app_id.clone(), event.user_id.clone());
         let times = self.each.iter().map(|view| vec![Vec::new(); view.events.len()]).collect();
-        let mut seen = Seen { app_id, user_id, places: Vec::new(), changes: Vec::new(), times };
+        let mut seen = Seen { app_id, user_id, places: Vec::new(), changes: Vec::new(), decisions: Vec::new(), times };
         for view in &self.each {
             seen.places.push(view.place(&seen.app_id, None)?);
         }
@@ -95,13 +97,14 @@ impl<'a> Views<'a> {
         }
         let after = moment.stage()?;
         if before != after {
-            let change = (before.to_owned(), after, now.div_euclid(DAY));
-            let different = seen.changes.iter().collect::<BTreeSet<_>>();
-            if different.contains(&change) || different.len() < CHANGES_MAX {
-                seen.changes.push(change);
-            }
+            note(&mut seen.changes, (before.to_owned(), after, now.div_euclid(DAY)));
         }
         Ok(())
+    }
+
+    /// Notes a decision.
+    pub fn decide(&self, seen: &mut Seen, trigger: &str, now: Micros) {
+        note(&mut seen.decisions, (trigger.to_owned(), now.div_euclid(DAY)));
     }
 
     /// The rows of every view, by its name, in no order.
@@ -117,7 +120,7 @@ impl<'a> View<'a> {
         let some = |text: &Option<Located<String>>| text.as_ref().map(parse).transpose();
         let (mut segments, mut events) = (Vec::new(), Vec::new());
         match &spec.kind {
-            ViewKind::Segments { segments: all } => {
+            ViewKind::Segments { segments: all } | ViewKind::Members { segments: all } => {
                 segments = all.iter().map(|segment| parse(&segment.when)).collect::<Result<_, _>>()?;
             }
             ViewKind::Cohorts { begins, active, .. } => events = vec![some(begins)?, some(active)?],
@@ -205,6 +208,27 @@ impl<'a> View<'a> {
                     ("day", Value::Time(day * DAY)),
                 ])
             }),
+            ViewKind::Decisions => counted(users.iter().flat_map(|seen| &seen.decisions), |(trigger, day)| {
+                named([("trigger", Value::text(trigger)), ("day", Value::Time(day * DAY))])
+            })
+            .into_iter()
+            .map(|mut row| {
+                let count = row.remove("users").expect("what is counted has a count");
+                row.insert("decisions".to_owned(), count);
+                row
+            })
+            .collect(),
+            ViewKind::Members { segments } => {
+                let segments = || segments.iter().enumerate();
+                let members = users.iter().flat_map(|seen| segments().map(move |segment| (segment, seen)));
+                let members = members.filter(|((segment, _), seen)| seen.places[at].segments[*segment]);
+                let row = |((_, segment), seen): ((usize, &SegmentSpec), &&Seen)| {
+                    let segment = Value::text(&segment.name.value);
+                    let (app, user) = (Value::text(&seen.app_id), Value::text(&seen.user_id));
+                    named([("segment", segment), ("user_app_id", app), ("user_id", user)])
+                };
+                members.map(row).collect()
+            }
             ViewKind::Segments { segments } => {
                 let pairs = (0..segments.len()).flat_map(|one| (one..segments.len()).map(move |other| (one, other)));
                 let row = |(one, other): (usize, usize)| {
@@ -224,6 +248,14 @@ impl<'a> View<'a> {
             }
             ViewKind::Funnel { steps, within } => funnel(steps, *within, users.iter().map(|seen| &seen.times[at])),
         }
+    }
+}
+
+/// Adds what there is room for, or what is there already once more.
+fn note<T: Ord>(noted: &mut Vec<T>, one: T) {
+    let different = noted.iter().collect::<BTreeSet<_>>();
+    if different.contains(&one) || different.len() < CHANGES_MAX {
+        noted.push(one);
     }
 }
 

@@ -76,6 +76,13 @@ pub enum ViewKind {
         /// Names and conditions.
         segments: Vec<SegmentSpec>,
     },
+    /// The users of segments, each by name.
+    Members {
+        /// Names and conditions.
+        segments: Vec<SegmentSpec>,
+    },
+    /// Decisions by trigger and day.
+    Decisions,
     /// Users by when they began and when they were active.
     Cohorts {
         /// The length of a cohort, and of a period of activity.
@@ -137,9 +144,9 @@ impl ViewSpec {
         let mut texts: Vec<&mut Located<String>> = vec![name];
         texts.extend(group_by.iter_mut().chain(when));
         match kind {
-            ViewKind::Count | ViewKind::Distinct | ViewKind::Transitions => {}
+            ViewKind::Count | ViewKind::Distinct | ViewKind::Transitions | ViewKind::Decisions => {}
             ViewKind::Sum { of } | ViewKind::Top { of, .. } | ViewKind::Percentiles { of, .. } => texts.push(of),
-            ViewKind::Segments { segments } => {
+            ViewKind::Segments { segments } | ViewKind::Members { segments } => {
                 texts.extend(segments.iter_mut().flat_map(|segment| [&mut segment.name, &mut segment.when]));
             }
             ViewKind::Cohorts { begins, active, .. } => texts.extend(begins.iter_mut().chain(active)),

@@ -61,14 +61,15 @@ pub trait AnswerViews<'scope> {
 impl<'scope> AnswerViews<'scope> for StreamVec<'scope, u64, FactUpdate> {
     fn answer_views(self, job: Arc<CompiledJob>) -> VecCollection<'scope, u64, Answer> {
         let scope = self.scope();
-        let by_kind = self.partition::<CapacityContainerBuilder<Vec<FactUpdate>>, _, _>(4, |update| match update.0 {
+        let by_kind = self.partition::<CapacityContainerBuilder<Vec<FactUpdate>>, _, _>(5, |update| match update.0 {
             Fact::Tally { .. } => (0, update),
             Fact::Member { .. } => (1, update),
             Fact::Valued { .. } => (2, update),
             Fact::Ranked(_) => (3, update),
+            Fact::Listed(_) => (4, update),
         });
         let asked = |kind: usize| job.views.each.iter().any(|view| kind_of_facts(&view.plan) == kind);
-        let kinds = by_kind.into_iter().zip([tallied, distinct, valued, ranked]).enumerate();
+        let kinds = by_kind.into_iter().zip([tallied, distinct, valued, ranked, listed]).enumerate();
         // What nobody asks for costs nothing.
         let kinds = kinds.filter(|(kind, _)| asked(*kind));
         concatenate(scope, kinds.map(|(_, (facts, answers))| answers(facts.as_collection(), job.clone())))
@@ -81,6 +82,7 @@ fn kind_of_facts(plan: &ViewPlan) -> usize {
         ViewPlan::Distinct => 1,
         ViewPlan::Percentiles { .. } | ViewPlan::Funnel { .. } => 2,
         ViewPlan::Top { .. } => 3,
+        ViewPlan::Members { .. } => 4,
         _ => 0,
     }
 }
@@ -162,5 +164,16 @@ fn ranked<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope
         answer.words.extend([u64::from(rank), from_descending(order).to_bits()]);
         answer.texts = vec![app, user];
         answer
+    })
+}
+
+fn listed<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    facts.flat_map(move |fact| match fact {
+        Fact::Listed(fact) => {
+            let mut answer = job.views.each[usize::from(fact.view)].answer(fact.view, &fact.group);
+            answer.texts = vec![fact.app, fact.user];
+            Some(answer)
+        }
+        _ => None,
     })
 }

@@ -46,17 +46,19 @@ pub enum Fact {
         value: i64,
     },
     /// A user in the ranks of a group.
-    Ranked(Box<RankedFact>),
+    Ranked(Box<UserFact>),
+    /// A user in a list.
+    Listed(Box<UserFact>),
 }
 
-/// A user in the ranks of a group.
+/// A user by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct RankedFact {
+pub struct UserFact {
     /// The view.
     pub view: u16,
     /// The group.
     pub group: Group,
-    /// What is least in the first rank: the complement of the number's bits in an order that integers have.
+    /// What is least in the first rank: the complement of the number's bits in an order that integers have; 0 in a list.
     pub order: u64,
     /// The user.
     pub user: CompactString,

@@ -4,7 +4,8 @@
 //! keyed operator ── facts (fact, epoch, +1 / -1) ──▶ tallies ───┐
 //!                                              ├───▶ distinct ──┤
 //!                                              ├───▶ top ───────┼──▶ answers (row, epoch, diff)
-//!                                              └───▶ quantiles ─┘
+//!                                              ├───▶ quantiles ─┤
+//!                                              └───▶ lists ─────┘
 //! ```
 //! The keyed operator says what each user adds to each view as [`Fact`]s, and takes back what is no more so; a view is a collection
 //! that follows them. All views of one kind share their operators: the number of a view is a part of every key. Whatever a state holds can
@@ -27,7 +28,7 @@ mod top;
 pub use answers::{Answer, AnswerViews};
 pub use distinct::DistinctCounts;
 pub(crate) use facts::descending;
-pub use facts::{FIXED_POINT, Fact, FactUpdate, GROUP_MAX, Group, NONE, RankedFact, TextUpdate, fixed_point};
+pub use facts::{FIXED_POINT, Fact, FactUpdate, GROUP_MAX, Group, NONE, TextUpdate, UserFact, fixed_point};
 pub use period::first_day_of;
 pub use quantiles::{Quantile, Quantiles};
 pub use rows::{Texts, row};
