@@ -5,6 +5,7 @@
 //! is [`Cost`], what the process has used.
 
 use std::{
+    collections::BTreeMap,
     env,
     ffi::OsString,
     fs,
@@ -50,6 +51,42 @@ pub struct Cost {
     pub cpu_seconds: f64,
     /// Most memory that was resident at a time.
     pub resident_peak_bytes: u64,
+}
+
+/// The part of `whisperer run --json` that is looked at.
+#[derive(Clone, Debug, Deserialize)]
+pub struct EngineReport {
+    counts: BTreeMap<String, u64>,
+    /// Digests of the tables, by name.
+    #[serde(default)]
+    pub digests: BTreeMap<String, String>,
+    /// Bytes of state per user at the end.
+    pub bytes_per_user: Option<f64>,
+}
+
+impl EngineReport {
+    /// A number of the summary; 0 where it has none of that name.
+    #[must_use]
+    pub fn count(&self, name: &str) -> u64 {
+        self.counts.get(name).copied().unwrap_or_default()
+    }
+
+    /// Decisions of all triggers.
+    #[must_use]
+    pub fn decisions(&self) -> u64 {
+        self.counts.iter().filter(|(name, _)| name.starts_with("decisions.")).map(|(_, count)| count).sum()
+    }
+}
+
+/// A folder for a run, which finds nothing in it.
+///
+/// # Errors
+/// A folder that cannot be emptied or made.
+pub fn empty_folder(folder: &Path) -> anyhow::Result<()> {
+    if folder.exists() {
+        fs::remove_dir_all(folder).context("cannot remove what an earlier run left")?;
+    }
+    fs::create_dir_all(folder).context("cannot create a folder for a run")
 }
 
 /// The program that this process shall be, where it is a child.

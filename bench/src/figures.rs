@@ -75,11 +75,11 @@ pub struct RunFigures {
 }
 
 impl RunFigures {
-    fn events_per_second(&self) -> f64 {
+    pub(crate) fn events_per_second(&self) -> f64 {
         self.read as f64 / self.seconds
     }
 
-    fn cpu_ns_per_event(&self) -> f64 {
+    pub(crate) fn cpu_ns_per_event(&self) -> f64 {
         self.cpu_seconds * 1e9 / self.read as f64
     }
 }

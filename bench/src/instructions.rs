@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use whisperer_dataflows::cli::grouped;
 
 use crate::{
-    child::{Program, command_of, report_of},
+    child::{EngineReport, Program, command_of, empty_folder, report_of},
     input::{InputOptions, cached},
     jobs::{self, Views},
     machine::commit,
@@ -79,12 +79,6 @@ struct Figure {
     /// Of the process, for so many events each.
     counted: Vec<(u64, u64)>,
     instructions_per_event: f64,
-}
-
-/// The part of `whisperer run --json` that is looked at.
-#[derive(Deserialize)]
-struct EngineReport {
-    counts: std::collections::BTreeMap<String, u64>,
 }
 
 /// Counts, prints the table, writes the results or compares with them; gives the jobs whose events cost too much more.
@@ -169,10 +163,7 @@ fn figure(options: &Options, (name, job): (&str, &Path), inputs: &[(u64, PathBuf
 /// Instructions of a run over an input, all threads together.
 fn count(options: &Options, job: &Path, (events, input): (u64, &Path)) -> anyhow::Result<u64> {
     let output = options.work.join("output").join(NAME);
-    if output.exists() {
-        fs::remove_dir_all(&output).context("cannot remove an earlier run's output")?;
-    }
-    fs::create_dir_all(&output).context("cannot create a folder for a run's output")?;
+    empty_folder(&output)?;
     let log = output.join("valgrind.log");
     let flags = ["--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"];
     let mut valgrind: Vec<OsString> = flags.map(OsString::from).into();
@@ -192,7 +183,7 @@ fn count(options: &Options, job: &Path, (events, input): (u64, &Path)) -> anyhow
     let mut command = command_of(Program::Engine, &arguments, Some(("valgrind", &valgrind)))?;
     let ended = command.output().context("cannot start valgrind, which counts: bin/setup --tests installs it")?;
     let (report, _) = report_of::<EngineReport>(&ended)?;
-    let read = report.counts.get("read").copied().unwrap_or_default();
+    let read = report.count("read");
     if read != events {
         bail!("{read} of {events} events were read");
     }

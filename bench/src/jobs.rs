@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use toml::{Table, Value};
 
 use crate::throughput::repository;
@@ -23,6 +23,8 @@ pub enum Views {
     Kept,
     /// None, nor their tables: what remains is what happens to each user alone.
     Dropped,
+    /// So many: first those that the file has, then each of them once more by application.
+    Some(usize),
 }
 
 /// A job file as a table whose paths hold wherever it is written to.
@@ -39,9 +41,21 @@ pub fn read(path: &str, views: Views) -> anyhow::Result<Table> {
             *model = near.join(&*model).display().to_string();
         }
     }
-    if views == Views::Dropped {
-        job.remove("view");
-        sections(&mut job, "sink").retain(|sink| !is_of_view(sink));
+    match views {
+        Views::Kept => {}
+        Views::Dropped | Views::Some(0) => {
+            job.remove("view");
+            sections(&mut job, "sink").retain(|sink| !is_of_view(sink));
+        }
+        Views::Some(count) => {
+            let views = sections(&mut job, "view");
+            let again: Vec<Value> = views.iter().filter_map(by_application).collect();
+            views.extend(again);
+            if views.len() < count {
+                bail!("there are {} views, not {count}", views.len());
+            }
+            views.truncate(count);
+        }
     }
     Ok(job)
 }
@@ -68,6 +82,16 @@ pub fn sections<'a>(job: &'a mut Table, name: &str) -> &'a mut Vec<Value> {
     array.as_array_mut().expect("it was made one")
 }
 
+/// The same view under another name, for each application.
+fn by_application(view: &Value) -> Option<Value> {
+    let mut view = view.as_table()?.clone();
+    let name = format!("{}_by_app", view.get("name")?.as_str()?);
+    view.insert("name".to_owned(), name.into());
+    let names = view.entry("group_by").or_insert_with(|| Value::Array(Vec::new()));
+    names.as_array_mut()?.insert(0, "app_id".into());
+    Some(Value::Table(view))
+}
+
 fn is_of_view(sink: &Value) -> bool {
     sink.get("table").and_then(Value::as_str).is_some_and(|table| table.starts_with("views/"))
 }
@@ -75,6 +99,17 @@ fn is_of_view(sink: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn there_are_as_many_views_as_asked_for() {
+        // Goal: as many as wanted, each under its own name, and an error where there are not so many.
+        for count in [1, 10, 20] {
+            let mut job = read(ENGAGEMENT, Views::Some(count)).expect("a job");
+            let names = sections(&mut job, "view").iter().map(|view| view["name"].to_string());
+            assert_eq!(names.collect::<std::collections::BTreeSet<_>>().len(), count);
+        }
+        assert!(read(ENGAGEMENT, Views::Some(21)).is_err());
+    }
 
     #[test]
     fn views_and_their_tables_are_dropped() {

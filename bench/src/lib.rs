@@ -9,9 +9,11 @@
 //! * [`figures`]: medians, tables, floors
 //! * [`latency`]: from topic to topic, under a load
 //! * [`state`]: states that do not fit into memory, and starts from a checkpoint
+//! * [`views`]: what questions about all users cost
 //! * [`jobs`]: the jobs of the repository, with and without views
 //! * [`instructions`]: what an event costs, on a busy machine too
 //! * [`machine`]: where and of what the numbers are
+//! * [`metrics`]: what a running engine tells
 //! * [`results`]: the files that they go to
 
 pub mod baseline;
@@ -23,6 +25,8 @@ pub mod instructions;
 pub mod jobs;
 pub mod latency;
 pub mod machine;
+pub mod metrics;
 pub mod results;
 pub mod state;
 pub mod throughput;
+pub mod views;

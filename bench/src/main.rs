@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use whisperer_bench::{child, instructions, latency, state, throughput};
+use whisperer_bench::{child, instructions, latency, state, throughput, views};
 
 /// As in the binary that is measured.
 #[global_allocator]
@@ -27,6 +27,8 @@ enum Verb {
     Instructions(instructions::Options),
     /// States that do not fit into memory, and how fast those that do come back.
     State(state::Options),
+    /// What views cost: throughput and memory with more and more of them.
+    Views(views::Options),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Verb::Latency(options) => latency::run(&options),
         Verb::Instructions(options) => instructions::run(&options),
         Verb::State(options) => state::run(&options),
+        Verb::Views(options) => views::run(&options),
     };
     match broken {
         Ok(broken) if broken.is_empty() => ExitCode::SUCCESS,

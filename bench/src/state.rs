@@ -9,8 +9,6 @@ use std::{
     collections::BTreeMap,
     ffi::OsString,
     fs,
-    io::{Read, Write},
-    net::TcpStream,
     path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
@@ -18,14 +16,15 @@ use std::{
 
 use anyhow::{Context, bail};
 use comfy_table::{CellAlignment, Table, presets};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use toml::{Table as JobTable, Value};
 use whisperer_dataflows::cli::grouped;
 
 use crate::{
-    child::{Cost, Live, Program, measure},
+    child::{Cost, EngineReport, Live, Program, empty_folder, measure},
     jobs::{self, Views},
     machine::{Machine, commit, load},
+    metrics::get,
     results,
     throughput::repository,
 };
@@ -79,13 +78,6 @@ pub struct Options {
     /// Fail where a floor is broken.
     #[arg(long)]
     pub check: bool,
-}
-
-/// The part of `whisperer run --json` that is looked at.
-#[derive(Deserialize)]
-struct Report {
-    counts: BTreeMap<String, u64>,
-    digests: BTreeMap<String, String>,
 }
 
 /// A run to the end.
@@ -157,9 +149,7 @@ fn name(whole: &Whole) -> String {
 
 /// The engagement job without its views, changed, in an empty folder.
 fn job(folder: &Path, edit: impl FnOnce(&mut JobTable)) -> anyhow::Result<PathBuf> {
-    if folder.exists() {
-        fs::remove_dir_all(folder).context("cannot remove what an earlier run left")?;
-    }
+    empty_folder(folder)?;
     let mut job = jobs::read(jobs::ENGAGEMENT, Views::Dropped)?;
     edit(&mut job);
     jobs::write(&job, folder, "job.toml")
@@ -193,10 +183,16 @@ fn whole(options: &Options, memory: Option<String>) -> anyhow::Result<Whole> {
     })?;
     let load_before = load();
     let arguments = arguments(&path, &folder, (options.users, options.events), options.workers);
-    let (report, cost) = measure::<Report>(Program::Engine, &arguments)?;
+    let (report, cost) = measure::<EngineReport>(Program::Engine, &arguments)?;
     fs::remove_dir_all(&folder).context("cannot remove a run's output")?;
-    let count = |name: &str| report.counts.get(name).copied().unwrap_or_default();
-    Ok(Whole { memory, users: count("users"), events: count("read"), load_before, cost, digests: report.digests })
+    Ok(Whole {
+        memory,
+        users: report.count("users"),
+        events: report.count("read"),
+        load_before,
+        cost,
+        digests: report.digests,
+    })
 }
 
 /// Runs the job until it has seen most of its users, stops it, and starts it again.
@@ -214,16 +210,16 @@ fn recovery(options: &Options) -> anyhow::Result<Recovery> {
     arguments.extend(["--state".into(), state.clone().into()]);
     let first = Live::start(&arguments)?;
     until(|| read_records().is_some_and(|read| read > events / 2))?;
-    let (report, _) = first.stop::<Report>()?;
+    let (report, _) = first.stop::<EngineReport>()?;
     let load_before = load();
     let started = Instant::now();
     let second = Live::start(&arguments)?;
-    until(|| get("/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")))?;
+    until(|| get(LISTEN, "/readyz").is_some_and(|answer| answer.starts_with("HTTP/1.1 200")))?;
     let seconds = started.elapsed().as_secs_f64();
-    second.stop::<Report>()?;
+    second.stop::<EngineReport>()?;
     let state_bytes = bytes_of(&state);
     fs::remove_dir_all(&folder).context("cannot remove a run's state")?;
-    Ok(Recovery { users: report.counts.get("users").copied().unwrap_or_default(), state_bytes, load_before, seconds })
+    Ok(Recovery { users: report.count("users"), state_bytes, load_before, seconds })
 }
 
 /// A path that a child finds from wherever it starts.
@@ -243,18 +239,9 @@ fn until(done: impl Fn() -> bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What the job that is restarted answers; none where it does not.
-fn get(path: &str) -> Option<String> {
-    let mut stream = TcpStream::connect(LISTEN).ok()?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {LISTEN}\r\nConnection: close\r\n\r\n").ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
-}
-
 /// Records that it has applied.
 fn read_records() -> Option<u64> {
-    let answer = get("/metrics")?;
+    let answer = get(LISTEN, "/metrics")?;
     let line = answer.lines().find_map(|line| line.strip_prefix("whisperer_accepted_records_total "))?;
     line.trim().parse().ok()
 }

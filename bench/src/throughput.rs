@@ -12,11 +12,11 @@ use std::{
 };
 
 use anyhow::{Context, bail};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::{
     baseline::BaselineReport,
-    child::{Program, measure},
+    child::{EngineReport, Program, empty_folder, measure},
     decisions::{self, Decision},
     figures::{Case, Job, RunFigures, Summary, broken_floors, summarize, table},
     input::{InputOptions, cached},
@@ -133,13 +133,6 @@ struct Bench<'a> {
     runs: Vec<RunFigures>,
 }
 
-/// The part of `whisperer run --json` that is looked at.
-#[derive(Deserialize)]
-struct EngineReport {
-    counts: BTreeMap<String, u64>,
-    bytes_per_user: Option<f64>,
-}
-
 impl<'a> Bench<'a> {
     fn new(options: &'a Options) -> anyhow::Result<Bench<'a>> {
         fs::create_dir_all(&options.work)
@@ -193,10 +186,7 @@ impl<'a> Bench<'a> {
 
     fn measure(&self, case: Case, round: u32, input: &Path) -> anyhow::Result<RunFigures> {
         let output = self.output(case);
-        if output.exists() {
-            fs::remove_dir_all(&output).context("cannot remove an earlier run's output")?;
-        }
-        fs::create_dir_all(&output).context("cannot create a folder for a run's output")?;
+        empty_folder(&output)?;
         let load_before = load();
         let figures = match case.job {
             Job::Baseline => measure_baseline(input, &output),
@@ -257,7 +247,8 @@ fn is_engagement(job: Job) -> bool {
     matches!(job, Job::Engagement | Job::EngagementViews)
 }
 
-fn measure_engine(job: &Path, workers: u16, input: &Path, output: &Path) -> anyhow::Result<RunFigures> {
+/// Figures of a job over an input that has nothing late and nothing dead; with a case and a round to be filled in.
+pub(crate) fn measure_engine(job: &Path, workers: u16, input: &Path, output: &Path) -> anyhow::Result<RunFigures> {
     let arguments: [OsString; 9] = [
         "run".into(),
         job.into(),
@@ -270,11 +261,10 @@ fn measure_engine(job: &Path, workers: u16, input: &Path, output: &Path) -> anyh
         "--json".into(),
     ];
     let (report, cost) = measure::<EngineReport>(Program::Engine, &arguments)?;
-    let count = |name: &str| report.counts.get(name).copied().unwrap_or_default();
+    let count = |name: &str| report.count(name);
     if count("late") + count("dead") > 0 {
         bail!("{} late and {} dead lines of an input that has none", count("late"), count("dead"));
     }
-    let decisions = report.counts.iter().filter(|(name, _)| name.starts_with("decisions."));
     Ok(RunFigures {
         case: Case { input_users: 0, job: Job::J, workers },
         round: 0,
@@ -282,7 +272,7 @@ fn measure_engine(job: &Path, workers: u16, input: &Path, output: &Path) -> anyh
         read: count("read"),
         duplicates: count("duplicate"),
         users: count("users"),
-        decisions: decisions.map(|(_, count)| count).sum(),
+        decisions: report.decisions(),
         timers: Some(count("timers")),
         seconds: cost.seconds,
         cpu_seconds: cost.cpu_seconds,

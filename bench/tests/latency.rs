@@ -43,6 +43,7 @@ fn a_tiny_benchmark_accounts_for_every_decision() {
         }
         assert!(row["echo_ms"]["samples"].as_u64() > Some(900), "{row}");
         assert!(row["decision_ms"]["p50"].as_f64() > Some(0.0), "{row}");
+        assert!(row["epoch_p99_ms"].as_f64() > Some(0.0), "the engine tells how long its epochs take: {row}");
     }
     let readings = results["readings"].as_array().expect("readings");
     assert_eq!(readings.len(), 2);

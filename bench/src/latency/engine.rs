@@ -1,20 +1,20 @@
 //! The engine of a row: a job made of one in the repository, from topic to topic, and the process that runs it.
 
 use std::{
-    collections::BTreeMap,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::Context;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use toml::{Table, Value};
 
 use super::broker::{Broker, Topics};
 use crate::{
-    child::{Cost, Live},
+    child::{Cost, EngineReport, Live, empty_folder},
     jobs::{self, Views, sections},
+    metrics::{self, Histogram},
 };
 
 /// The trigger that marked events fire.
@@ -28,6 +28,8 @@ pub enum Job {
     J,
     /// `config/jobs/engagement.toml` without its views
     Engagement,
+    /// The same with them
+    EngagementViews,
 }
 
 /// When decisions become readable.
@@ -63,20 +65,6 @@ pub struct Place {
     pub pin: bool,
 }
 
-/// The part of the closing summary that is looked at.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Report {
-    counts: BTreeMap<String, u64>,
-}
-
-impl Report {
-    /// A number of the summary.
-    #[must_use]
-    pub fn count(&self, name: &str) -> u64 {
-        self.counts.get(name).copied().unwrap_or_default()
-    }
-}
-
 impl Job {
     /// Its name in tables.
     #[must_use]
@@ -84,13 +72,15 @@ impl Job {
         match self {
             Job::J => "J",
             Job::Engagement => "engagement",
+            Job::EngagementViews => "engagement with views",
         }
     }
 
-    fn path(self) -> &'static str {
+    fn source(self) -> (&'static str, Views) {
         match self {
-            Job::J => jobs::J,
-            Job::Engagement => jobs::ENGAGEMENT,
+            Job::J => (jobs::J, Views::Dropped),
+            Job::Engagement => (jobs::ENGAGEMENT, Views::Dropped),
+            Job::EngagementViews => (jobs::ENGAGEMENT, Views::Kept),
         }
     }
 
@@ -99,7 +89,8 @@ impl Job {
     /// # Errors
     /// A job file that cannot be read.
     pub fn file(self, broker: &Broker, topics: &Topics, setting: Setting, folder: &Path) -> anyhow::Result<String> {
-        let mut job = jobs::read(self.path(), Views::Dropped)?;
+        let (path, views) = self.source();
+        let mut job = jobs::read(path, views)?;
         if let Some(Value::Table(of_job)) = job.get_mut("job") {
             of_job.insert("deliver_from".to_owned(), "beginning".into());
         }
@@ -130,17 +121,16 @@ impl Job {
 /// A folder that cannot be written, or a process that cannot be started.
 pub fn start(broker: &Broker, topics: &Topics, setting: Setting, place: &Place) -> anyhow::Result<Engine> {
     let folder = std::path::absolute(&place.folder).context("cannot find the folder of the engine")?;
-    if folder.exists() {
-        fs::remove_dir_all(&folder).context("cannot remove an earlier engine's state")?;
-    }
-    fs::create_dir_all(&folder).context("cannot create a folder for the engine")?;
+    empty_folder(&folder)?;
     let path = folder.join("job.toml");
     fs::write(&path, setting.job.file(broker, topics, setting, &folder)?).context("cannot write a job")?;
     let workers = place.workers.to_string();
     let mut arguments: Vec<OsString> =
         vec!["run".into(), path.into(), "--workers".into(), workers.into(), "--json".into()];
     arguments.extend((!place.pin).then(|| "--no-pin".into()));
-    Ok(Engine { live: Live::start(&arguments)?, folder })
+    let address = metrics::free_address()?;
+    arguments.extend(["--listen".into(), address.as_str().into()]);
+    Ok(Engine { live: Live::start(&arguments)?, folder, address })
 }
 
 /// An engine at work.
@@ -148,14 +138,24 @@ pub struct Engine {
     /// The process.
     pub live: Live,
     folder: PathBuf,
+    /// Where it tells its metrics.
+    address: String,
 }
 
 impl Engine {
+    /// From the end of each epoch to the end of its work, that of the views included, so far.
+    #[must_use]
+    pub fn epochs(&self) -> Histogram {
+        metrics::get(&self.address, "/metrics")
+            .map(|told| Histogram::read(&told, "whisperer_epoch_latency_seconds"))
+            .unwrap_or_default()
+    }
+
     /// Stops it, and removes what it kept.
     ///
     /// # Errors
     /// An engine that fails.
-    pub fn stop(self) -> anyhow::Result<(Report, Cost)> {
+    pub fn stop(self) -> anyhow::Result<(EngineReport, Cost)> {
         let ended = self.live.stop();
         fs::remove_dir_all(&self.folder).context("cannot remove the engine's state")?;
         ended

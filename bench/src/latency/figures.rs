@@ -176,6 +176,7 @@ pub fn rows_table(rows: &[Row], markdown: bool) -> String {
         "decisions p50 / p99 / p99.9 ms",
         "echo p50 / p99 / p99.9 ms",
         "p99 over echo",
+        "epoch p99 ms",
         "cores: engine + bench + others",
         "kept up",
     ];
@@ -198,6 +199,7 @@ pub fn rows_table(rows: &[Row], markdown: bool) -> String {
             three(&row.decision_ms),
             three(&row.echo_ms),
             format!("{:.1}", row.p99_over_echo_ms()),
+            row.epoch_p99_ms.map_or_else(|| "-".to_owned(), |bound| format!("<= {bound:.0}")),
             format!("{:.2} + {:.2} + {:.2}", cores.engine, cores.bench, cores.others),
             kept_up,
         ]
@@ -262,6 +264,7 @@ mod tests {
             echo_ms: percentiles(8.0),
             echo_missing: 0,
             cores: Cores::default(),
+            epoch_p99_ms: None,
             resident_peak_bytes: 0,
         }
     }
