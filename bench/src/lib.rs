@@ -10,6 +10,7 @@
 //! * [`latency`]: from topic to topic, under a load
 //! * [`state`]: states that do not fit into memory, and starts from a checkpoint
 //! * [`views`]: what questions about all users cost
+//! * [`peers`]: job J in other engines
 //! * [`jobs`]: the jobs of the repository, with and without views
 //! * [`instructions`]: what an event costs, on a busy machine too
 //! * [`machine`]: where and of what the numbers are
@@ -26,6 +27,7 @@ pub mod jobs;
 pub mod latency;
 pub mod machine;
 pub mod metrics;
+pub mod peers;
 pub mod results;
 pub mod state;
 pub mod throughput;

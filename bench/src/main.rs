@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use whisperer_bench::{child, instructions, latency, state, throughput, views};
+use whisperer_bench::{child, instructions, latency, peers, state, throughput, views};
 
 /// As in the binary that is measured.
 #[global_allocator]
@@ -25,6 +25,8 @@ enum Verb {
     Latency(latency::Options),
     /// Instructions per event, counted by valgrind, and whether they grow.
     Instructions(instructions::Options),
+    /// Job J in other engines, on the same file in the same run.
+    Peers(peers::Options),
     /// States that do not fit into memory, and how fast those that do come back.
     State(state::Options),
     /// What views cost: throughput and memory with more and more of them.
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Throughput(options) => throughput::run(&options),
         Verb::Latency(options) => latency::run(&options),
         Verb::Instructions(options) => instructions::run(&options),
+        Verb::Peers(options) => peers::run(&options),
         Verb::State(options) => state::run(&options),
         Verb::Views(options) => views::run(&options),
     };

@@ -221,7 +221,7 @@ impl<'a> Bench<'a> {
 }
 
 /// Figures with a case and a round to be filled in.
-fn measure_baseline(input: &Path, output: &Path) -> anyhow::Result<RunFigures> {
+pub(crate) fn measure_baseline(input: &Path, output: &Path) -> anyhow::Result<RunFigures> {
     let arguments = [input.into(), output.join("decisions.ndjson").into()];
     let (report, cost) = measure::<BaselineReport>(Program::Baseline, &arguments)?;
     if report.dead > 0 {

@@ -253,39 +253,6 @@ impl Keys {
         self.len() == 0
     }
 
-    /// The numbers so far, those of keys and bytes left out.
-    #[must_use]
-    pub fn numbers(&self) -> &Counts {
-        &self.engine.counts
-    }
-
-    /// The numbers so far; that of bytes takes a look at every key.
-    #[must_use]
-    pub fn counts(&self) -> Counts {
-        let mut counts = self.engine.counts.clone();
-        counts.keys = self.len() as u64;
-        let mut bytes = self.shared_bytes();
-        counts.cold_keys = self.cold_len();
-        counts.cold_bytes = self.cold.as_ref().map_or(0, Cold::bytes);
-        for block in &self.blocks {
-            bytes += block.capacity() * size_of::<KeyState>();
-            for state in block {
-                bytes += state.heap_bytes();
-            }
-        }
-        counts.state_bytes = bytes as u64;
-        counts
-    }
-
-    /// Bytes in memory that are no key's own.
-    fn shared_bytes(&self) -> usize {
-        let kept_bytes = self.engine.kept_starts.len() * size_of::<u32>() * (self.job.layout.slots().len() + 1);
-        let kept_bytes = kept_bytes + self.engine.kept_starts.allocation_size();
-        let texts_bytes = self.engine.texts.bytes() + self.engine.apps.bytes();
-        let cuts_bytes = self.cuts.as_ref().map_or(0, Cuts::bytes);
-        self.index.allocation_size() + self.wheel.bytes() + kept_bytes + texts_bytes + cuts_bytes
-    }
-
     fn find_or_insert(&mut self, record: &Record, outputs: &mut Outputs) -> u32 {
         let blocks = &self.blocks;
         let key = |at: u32| blocks[at as usize / BLOCK][at as usize % BLOCK].key;

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::{KeyState, Keys, cold::Cold, cuts::Cuts};
+
 /// What happened, in numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
@@ -23,6 +25,9 @@ pub struct Counts {
     pub warming: u64,
     /// Operations in expressions that gave no value.
     pub nulls: u64,
+    /// Statements about links that a key had no room for.
+    #[serde(default)]
+    pub statements_refused: u64,
     /// Keys.
     pub keys: u64,
     /// Those of them whose state is not in memory.
@@ -47,11 +52,47 @@ impl Counts {
         self.snapshots += other.snapshots;
         self.nulls += other.nulls;
         self.warming += other.warming;
+        self.statements_refused += other.statements_refused;
         self.keys += other.keys;
         self.cold_keys += other.cold_keys;
         self.state_bytes += other.state_bytes;
         self.cold_bytes += other.cold_bytes;
         add(&mut self.decisions, &other.decisions);
         add(&mut self.suppressed, &other.suppressed);
+    }
+}
+
+impl Keys {
+    /// The numbers so far, those of keys and bytes left out.
+    #[must_use]
+    pub fn numbers(&self) -> &Counts {
+        &self.engine.counts
+    }
+
+    /// The numbers so far; that of bytes takes a look at every key.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        let mut counts = self.engine.counts.clone();
+        counts.keys = self.len() as u64;
+        let mut bytes = self.shared_bytes();
+        counts.cold_keys = self.cold_len();
+        counts.cold_bytes = self.cold.as_ref().map_or(0, Cold::bytes);
+        for block in &self.blocks {
+            bytes += block.capacity() * size_of::<KeyState>();
+            for state in block {
+                bytes += state.heap_bytes();
+            }
+        }
+        counts.state_bytes = bytes as u64;
+        counts
+    }
+
+    /// Bytes in memory that are no key's own.
+    pub(super) fn shared_bytes(&self) -> usize {
+        let kept_bytes = self.engine.kept_starts.len() * size_of::<u32>() * (self.job.layout.slots().len() + 1);
+        let kept_bytes = kept_bytes + self.engine.kept_starts.allocation_size();
+        let texts_bytes = self.engine.texts.bytes() + self.engine.apps.bytes();
+        let cuts_bytes = self.cuts.as_ref().map_or(0, Cuts::bytes);
+        self.index.allocation_size() + self.wheel.bytes() + kept_bytes + texts_bytes + cuts_bytes
     }
 }

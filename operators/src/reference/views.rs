@@ -208,27 +208,8 @@ impl<'a> View<'a> {
                     ("day", Value::Time(day * DAY)),
                 ])
             }),
-            ViewKind::Decisions => counted(users.iter().flat_map(|seen| &seen.decisions), |(trigger, day)| {
-                named([("trigger", Value::text(trigger)), ("day", Value::Time(day * DAY))])
-            })
-            .into_iter()
-            .map(|mut row| {
-                let count = row.remove("users").expect("what is counted has a count");
-                row.insert("decisions".to_owned(), count);
-                row
-            })
-            .collect(),
-            ViewKind::Members { segments } => {
-                let segments = || segments.iter().enumerate();
-                let members = users.iter().flat_map(|seen| segments().map(move |segment| (segment, seen)));
-                let members = members.filter(|((segment, _), seen)| seen.places[at].segments[*segment]);
-                let row = |((_, segment), seen): ((usize, &SegmentSpec), &&Seen)| {
-                    let segment = Value::text(&segment.name.value);
-                    let (app, user) = (Value::text(&seen.app_id), Value::text(&seen.user_id));
-                    named([("segment", segment), ("user_app_id", app), ("user_id", user)])
-                };
-                members.map(row).collect()
-            }
+            ViewKind::Decisions => decisions(users),
+            ViewKind::Members { segments } => members(at, segments, users),
             ViewKind::Segments { segments } => {
                 let pairs = (0..segments.len()).flat_map(|one| (one..segments.len()).map(move |other| (one, other)));
                 let row = |(one, other): (usize, usize)| {
@@ -257,6 +238,28 @@ fn note<T: Ord>(noted: &mut Vec<T>, one: T) {
     if different.contains(&one) || different.len() < CHANGES_MAX {
         noted.push(one);
     }
+}
+
+fn decisions(users: &[&Seen]) -> Vec<NamedRow> {
+    let mut rows = counted(users.iter().flat_map(|seen| &seen.decisions), |(trigger, day)| {
+        named([("trigger", Value::text(trigger)), ("day", Value::Time(day * DAY))])
+    });
+    for row in &mut rows {
+        let count = row.remove("users").expect("what is counted has a count");
+        row.insert("decisions".to_owned(), count);
+    }
+    rows
+}
+
+fn members(at: usize, segments: &[SegmentSpec], users: &[&Seen]) -> Vec<NamedRow> {
+    let mut rows = Vec::new();
+    for (place, segment) in segments.iter().enumerate() {
+        for seen in users.iter().filter(|seen| seen.places[at].segments[place]) {
+            let (app, user) = (Value::text(&seen.app_id), Value::text(&seen.user_id));
+            rows.push(named([("segment", Value::text(&segment.name.value)), ("user_app_id", app), ("user_id", user)]));
+        }
+    }
+    rows
 }
 
 fn top(at: usize, users: &[&Seen], limit: usize) -> Vec<NamedRow> {
