@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, bail};
 use comfy_table::{Table, presets::NOTHING};
-use whisperer_operators::{expression::nearest, job::CompiledJob};
+use whisperer_operators::{expression::did_you_mean, job::CompiledJob};
 use whisperer_schemas::{Micros, Row, TableSchema, Value, time::parse_rfc3339};
 use whisperer_sinks::{ndjson, read_table};
 
@@ -72,8 +72,8 @@ fn list(file: &JobFile, job: &CompiledJob) -> anyhow::Result<()> {
 
 fn show(arguments: &Arguments, (file, job): (&JobFile, &CompiledJob), name: &str) -> anyhow::Result<()> {
     let Some(at) = job.views.each.iter().position(|view| view.name == name) else {
-        let near = nearest(name, job.views.each.iter().map(|view| view.name.as_str()));
-        let hint = near.map(|near| format!("; did you mean \"{near}\"?")).unwrap_or_default();
+        let hint = did_you_mean(name, job.views.each.iter().map(|view| view.name.as_str()));
+        let hint = hint.map(|hint| format!("; {hint}")).unwrap_or_default();
         bail!("the job has no view \"{name}\"{hint}");
     };
     let table = &job.views.each[at].table;

@@ -2,10 +2,7 @@
 
 use std::{cell::RefCell, ops::Range};
 
-use whisperer_operators::{
-    expression::nearest,
-    spec::{JobError, Span},
-};
+use whisperer_operators::spec::{JobError, Span};
 
 /// All mistakes found so far. Shared by the sections of a file and of its model files; reading is single-threaded.
 #[derive(Debug, Default)]
@@ -52,9 +49,4 @@ impl Place<'_> {
     pub(super) fn problem(&self, bytes: Range<usize>, message: String, hint: Option<String>) {
         self.problems.add(self.span(bytes), message, hint);
     }
-}
-
-/// The nearest of the candidates, if one is near enough to have been meant, as a hint.
-pub(super) fn did_you_mean<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<String> {
-    nearest(word, candidates).map(|candidate| format!("did you mean \"{candidate}\"?"))
 }

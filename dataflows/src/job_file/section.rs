@@ -8,11 +8,14 @@ use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
-use whisperer_operators::spec::{Located, Span};
+use whisperer_operators::{
+    expression::did_you_mean,
+    spec::{Located, Span},
+};
 use whisperer_schemas::Micros;
 
 use super::{
-    problems::{Place, Problems, did_you_mean},
+    problems::{Place, Problems},
     quantity,
     shape::Shape,
 };

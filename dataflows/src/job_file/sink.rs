@@ -2,13 +2,12 @@
 
 use std::path::PathBuf;
 
-use whisperer_operators::spec::ViewSpec;
+use whisperer_operators::{expression::did_you_mean, spec::ViewSpec};
 use whisperer_schemas::{Micros, VIEWS};
 use whisperer_sinks::TableLog;
 
 use super::{
     kafka_sink::{self, KafkaSink},
-    problems::did_you_mean,
     section::{Section, Value},
     shape,
 };

@@ -9,7 +9,7 @@ use sqlparser::ast::{BinaryOperator, Expr as Syntax, Ident, Spanned, UnaryOperat
 
 use super::{
     Kind, Name, Names,
-    nearest::nearest,
+    nearest::did_you_mean,
     parse::{SyntaxError, parse, too_deep},
     place::Place,
     tree::{Arithmetic, BoolExpr, Comparison, Expr, NumberExpr, TextExpr},
@@ -217,8 +217,8 @@ impl<'a> Compiler<'a> {
 
     fn unknown_name(&mut self, path: &[Ident], name: &str, at: Range<usize>) {
         let quoted_text = matches!(path, [Ident { quote_style: Some(_), .. }]);
-        let hint = match nearest(name, self.names.candidates()) {
-            Some(near) => Some(format!("did you mean \"{near}\"?")),
+        let hint = match did_you_mean(name, self.names.candidates()) {
+            Some(hint) => Some(hint),
             None if quoted_text => Some(format!("a text stands in single quotes: '{name}'")),
             None => None,
         };
@@ -260,8 +260,8 @@ impl<'a> Compiler<'a> {
             if values.iter().any(|value| value == text) {
                 continue;
             }
-            let hint = match nearest(text, values.iter()) {
-                Some(near) => Some(format!("did you mean \"{near}\"?")),
+            let hint = match did_you_mean(text, values.iter()) {
+                Some(hint) => Some(hint),
                 None if values.len() <= CHOICES_LISTED_MAX => Some(format!("it is one of {}", values.join(", "))),
                 None => None,
             };

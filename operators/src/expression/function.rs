@@ -9,7 +9,7 @@ use sqlparser::ast::{
 
 use super::{
     compile::Compiler,
-    nearest::nearest,
+    nearest::did_you_mean,
     tree::{BoolExpr, Case, Comparison, Function, NumberExpr, TextExpr},
     typed::{Open, Type, Typed, Value},
 };
@@ -94,7 +94,7 @@ impl Compiler<'_> {
             };
             return self.error(at, format!("aggregate function \"{name}\" is not supported"), Some(hint.to_owned()));
         }
-        let hint = nearest(name, FUNCTIONS).map(|near| format!("did you mean \"{near}\"?"));
+        let hint = did_you_mean(name, FUNCTIONS);
         self.error(at, format!("unknown function \"{name}\""), hint);
     }
 

@@ -35,7 +35,7 @@ mod tests;
 
 use std::sync::Arc;
 
-pub use nearest::nearest;
+pub use nearest::{did_you_mean, nearest};
 pub use tree::{Arithmetic, BoolExpr, Case, Comparison, Expr, Function, NumberExpr, TextExpr};
 pub use uses::NumberUse;
 

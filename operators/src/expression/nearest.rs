@@ -21,6 +21,11 @@ pub fn nearest<S: AsRef<str>>(name: &str, candidates: impl IntoIterator<Item = S
     best.map(|(_, _, candidate)| candidate)
 }
 
+/// The nearest of the candidates as a hint, if any is near.
+pub fn did_you_mean<S: AsRef<str>>(name: &str, candidates: impl IntoIterator<Item = S>) -> Option<String> {
+    nearest(name, candidates).map(|near| format!("did you mean \"{near}\"?"))
+}
+
 fn edits(name: &str, candidate: &str) -> usize {
     let misses_prefix = candidate.strip_suffix(name).is_some_and(|prefix| prefix.ends_with('.'));
     if misses_prefix { 1 } else { strsim::osa_distance(name, candidate) }

@@ -150,8 +150,7 @@ fn compile_term(spec: &JobSpec, term: &ModelTerm, names: &mut JobNames) -> Resul
     let error = |message: String, hint: Option<String>| JobError { span: term.name.span.clone(), message, hint };
     let path: Vec<String> = term.name.value.split('.').map(str::to_owned).collect();
     let Some(name) = names.resolve(&path) else {
-        let near = expression::nearest(&term.name.value, names.candidates().iter().map(String::as_str));
-        let hint = near.map(|near| format!("did you mean \"{near}\"?"));
+        let hint = expression::did_you_mean(&term.name.value, names.candidates());
         return Err(error(format!("unknown name \"{}\"", term.name.value), hint));
     };
     let text = matches!(name.kind, Kind::Text | Kind::Choice(_));

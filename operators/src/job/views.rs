@@ -447,8 +447,7 @@ impl Compiler<'_> {
             return Some((self.slots.name(usize::from(found.slot)), found.kind));
         }
         let also = (!also.is_empty()).then(|| also.to_owned());
-        let near = expression::nearest(&name.value, self.names.candidates().into_iter().chain(also));
-        let hint = near.map(|near| format!("did you mean \"{near}\"?"));
+        let hint = expression::did_you_mean(&name.value, self.names.candidates().into_iter().chain(also));
         self.error(name.span.clone(), format!("there is no feature, score or level \"{}\"", name.value), hint);
         None
     }
