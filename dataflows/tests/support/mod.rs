@@ -5,6 +5,7 @@
 pub mod jobs;
 pub mod logs;
 pub mod property;
+pub mod viewed;
 pub mod views;
 
 use std::{fmt::Write as _, sync::Arc};
