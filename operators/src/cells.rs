@@ -92,6 +92,9 @@ pub enum SlotKind {
         /// Times kept.
         max: u32,
     },
+    /// What the key's events have said about links, in the order of effect; the statement in the low bits, then effect time, partition,
+    /// offset and the other id.
+    Statements,
 }
 
 impl SlotKind {
@@ -112,6 +115,7 @@ impl SlotKind {
             | SlotKind::Times { .. } => 1,
             SlotKind::Last | SlotKind::First | SlotKind::Decay { .. } | SlotKind::Firing => 2,
             SlotKind::DecayOf { .. } => 3,
+            SlotKind::Statements => 4,
         }
     }
 }

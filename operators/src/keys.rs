@@ -12,6 +12,7 @@ mod codec;
 mod cold;
 mod counts;
 mod cuts;
+mod links;
 mod restore;
 mod state;
 mod survey;
@@ -44,6 +45,7 @@ pub use views::CHANGES_MAX;
 
 use cold::Cold;
 use cuts::Cuts;
+use links::Links;
 use survey::Survey;
 use views::Told;
 
@@ -108,6 +110,8 @@ pub(crate) struct Engine {
     kept_starts: HashMap<u32, Box<[u32]>>,
     /// Texts that views know.
     told: Told,
+    /// Links that keys have spoken of.
+    links: Links,
 }
 
 /// Words of cells from which on a key's starts are kept: a walk over fewer costs less than the memory.
@@ -131,6 +135,7 @@ impl Keys {
             starts: Vec::new(),
             kept_starts: HashMap::new(),
             told: Told::default(),
+            links: Links::default(),
             counts,
         };
         let views_since = vec![0; job.views.each.len()];
@@ -181,6 +186,7 @@ impl Keys {
 
     /// Fires timers due at or before the watermark, at most `limit` keys of them; true if there may be more.
     pub fn advance(&mut self, watermark: Micros, limit: usize, epoch: Epoch, outputs: &mut Outputs) -> bool {
+        self.engine.links.pass(watermark, outputs);
         let mut entries = std::mem::take(&mut self.due);
         let mut left = limit;
         while left > 0 {
@@ -227,6 +233,7 @@ impl Keys {
         epoch: Epoch,
         outputs: &mut Outputs,
     ) -> Option<usize> {
+        self.engine.links.end(outputs);
         let places = self.index.len() + self.free.len();
         let until = (from + limit).min(places);
         for at in from..until {
@@ -357,6 +364,7 @@ impl Turn<'_> {
         let key_clock = self.state.key_clock;
         self.state.recent.insert(record.event_hash, clock, bound, key_clock);
         self.apply(record, clock);
+        self.identify(record, pw);
         if late {
             self.engine.counts.late += 1;
         } else {

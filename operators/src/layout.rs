@@ -12,8 +12,8 @@ use whisperer_schemas::{Micros, ids::text_hash};
 
 use crate::{
     cells::{Slot, SlotKind},
-    job::Views,
-    spec::{FeatureSpec, JobSpec, ScoreBody, ScoreSpec, TriggerSpec, ViewSpec},
+    job::{Identity, Views},
+    spec::{FeatureSpec, JobSpec, ScoreBody, ScoreSpec, TriggerSpec, ViewKind, ViewSpec},
 };
 
 /// The version of [`StateLayout`], and of the states encoded with it.
@@ -111,19 +111,20 @@ impl StateLayout {
         spec: &JobSpec,
         slots: &[Slot],
         lanes: &[String],
-        (stages, views): (&[String], &Views),
+        (stages, views, identity): (&[String], &Views, Option<&Identity>),
     ) -> StateLayout {
         let names = Names { spec };
         let firings = spec.triggers.iter().map(|trigger| format!("firing {}", trigger.name.value));
         let of_features = slots.iter().filter(|slot| slot.lane != usize::MAX);
         let of_views = views.definitions(spec, stages);
-        let definitions =
-            of_features.map(|slot| definition_of_slot(slot, &lanes[slot.lane], spec)).chain(firings).chain(of_views);
+        let of_features = of_features.map(|slot| definition_of_slot(slot, &lanes[slot.lane], spec));
+        let definitions = of_features.chain(firings).chain(of_views).chain(Identity::definitions(identity));
         let slot_layout = |(slot, definition): (&Slot, String)| SlotLayout {
             definition: text_hash(&definition),
             panes: slot.panes,
             words: 1 + slot.kind.width() as u8,
-            text: slot.text && matches!(slot.kind, SlotKind::Last | SlotKind::First | SlotKind::Shown),
+            text: slot.text
+                && matches!(slot.kind, SlotKind::Last | SlotKind::First | SlotKind::Shown | SlotKind::Statements),
         };
         let named = |name: &str, definition: &str| Named { name: name.to_owned(), definition: text_hash(definition) };
         StateLayout {
@@ -282,7 +283,12 @@ impl<'a> Names<'a> {
     fn layout_of_view(&self, view: &ViewSpec) -> ViewLayout {
         let mut plain = view.clone();
         plain.strip_places();
-        let definition = text_hash(&format!("{plain:?}"));
+        let mut definition = format!("{plain:?}");
+        if matches!(plain.kind, ViewKind::Identities | ViewKind::Persons) {
+            let most = self.spec.identity.as_ref().map(|identity| identity.component_ids_max);
+            definition.push_str(&format!(" {most:?}"));
+        }
+        let definition = text_hash(&definition);
         ViewLayout { name: view.name.value.clone(), definition, since: 0 }
     }
 

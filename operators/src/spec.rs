@@ -3,12 +3,14 @@
 //! A job file is read into a [`JobSpec`] by `dataflows`; a program builds one by hand. [`crate::job::CompiledJob::new`]
 //! makes of it typed slots, or says all that is wrong with it at once.
 
+mod identity;
 mod views;
 
 use std::{fmt, ops::Range, sync::Arc};
 
 use whisperer_schemas::time::{DAY, HOUR, Micros, SECOND};
 
+pub use identity::{COMPONENT_IDS_MAX, IdentitySpec, LinkSpec};
 pub use views::{Period, SegmentSpec, StepSpec, ViewKind, ViewSpec};
 
 /// A value and the bytes of the file it was written in.
@@ -106,6 +108,8 @@ pub struct JobSpec {
     pub triggers: Vec<TriggerSpec>,
     /// What is asked about all users at once.
     pub views: Vec<ViewSpec>,
+    /// Which ids are one person; each by itself where there is none.
+    pub identity: Option<IdentitySpec>,
 }
 
 impl JobSpec {
@@ -143,6 +147,7 @@ impl JobSpec {
             trigger.rearm.iter_mut().for_each(strip);
         }
         self.views.iter_mut().for_each(ViewSpec::strip_places);
+        self.identity.iter_mut().for_each(IdentitySpec::strip_places);
     }
 }
 
@@ -163,6 +168,7 @@ impl Default for JobSpec {
             stages: Vec::new(),
             triggers: Vec::new(),
             views: Vec::new(),
+            identity: None,
         }
     }
 }

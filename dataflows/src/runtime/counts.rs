@@ -25,6 +25,7 @@ pub(super) fn named(job: &CompiledJob, counts: &Counts, read: &ReadCounts, stage
     add("snapshots".into(), counts.snapshots);
     add("nulls".into(), counts.nulls);
     add("warming".into(), counts.warming);
+    add("statements_refused".into(), counts.statements_refused);
     read.dead.iter().for_each(|(reason, count)| add(format!("dead.{reason}"), *count));
     add("users".into(), counts.keys);
     add("cold_users".into(), counts.cold_keys);
@@ -52,6 +53,7 @@ pub(super) fn keyed(named: &BTreeMap<String, u64>, triggers: &[Trigger]) -> Coun
         snapshots: get("snapshots"),
         nulls: get("nulls"),
         warming: get("warming"),
+        statements_refused: get("statements_refused"),
         decisions: triggers.iter().map(|trigger| get(&format!("decisions.{}", trigger.name))).collect(),
         suppressed: triggers.iter().map(|trigger| get(&format!("suppressed.{}", trigger.name))).collect(),
         ..Counts::default()

@@ -40,6 +40,22 @@ impl Editor<'_> {
         room
     }
 
+    /// Takes the cells of a slot away and puts others there, which must be in order.
+    pub fn replace(&mut self, at: usize, cells: &[u64]) {
+        let (begin, end) = self.range(at);
+        self.words.splice(begin..end, cells.iter().copied());
+        let moved = |start: u32| start - (end - begin) as u32 + cells.len() as u32;
+        self.starts[at + 1..].iter_mut().for_each(|start| *start = moved(*start));
+    }
+
+    /// Keeps a time in a slot that has none.
+    pub fn keep_first(&mut self, at: usize, time: Micros) {
+        let key = cell_key(at, 0);
+        if let Found::Before(place) = self.find(at, key) {
+            self.insert(at, place, key << LOW_BITS, &[time as u64]);
+        }
+    }
+
     /// Adds a time, and drops the latest where there are too many.
     pub(super) fn add_time(&mut self, at: usize, max: u32, time: Micros) {
         const WIDTH: usize = 2;

@@ -2,6 +2,7 @@
 
 use whisperer_schemas::time::{DAY, HOUR, MINUTE, Micros, format_duration};
 
+use super::identity::{self, Statement};
 use crate::{
     cells::{Slot, SlotKind},
     features::{Feature, Read, spread},
@@ -31,6 +32,8 @@ pub(crate) struct Features {
     pub(crate) ledgers: Vec<Vec<usize>>,
     /// The lanes of all of those.
     pub(crate) ledger_lanes: LaneMask,
+    /// What events say about links between ids.
+    pub(crate) statements: Vec<Statement>,
 }
 
 pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
@@ -42,6 +45,7 @@ pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
         content: Vec::new(),
         lanes: Vec::new(),
         ledgers: Vec::new(),
+        statements: Vec::new(),
     };
     for feature in &spec.features {
         if let Err(found) = compiler.feature(feature) {
@@ -57,6 +61,11 @@ pub(crate) fn compile(spec: &JobSpec, errors: &mut Vec<JobError>) -> Features {
             Vec::new()
         });
         compiler.ledgers.push(ledger);
+    }
+    compiler.statements = identity::statements(spec, &mut compiler.intake, errors);
+    for lane in compiler.statements.iter().map(|statement| statement.lane) {
+        // Nothing but links is read of it.
+        compiler.lanes.resize(compiler.lanes.len().max(lane + 1), String::new());
     }
     compiler.finish()
 }
@@ -75,6 +84,7 @@ struct Compiler {
     content: Vec<usize>,
     lanes: Vec<String>,
     ledgers: Vec<Vec<usize>>,
+    statements: Vec<Statement>,
 }
 
 /// What a slot of a feature takes, besides its kind.
@@ -255,7 +265,11 @@ impl Compiler {
         let ledgers: Vec<Vec<usize>> =
             self.ledgers.into_iter().map(|ledger| ledger.into_iter().map(place).collect()).collect();
         let ledger_lanes = ledgers.iter().flatten().fold(0, |lanes, at| lanes | 1 << slots[*at].lane);
-        Features { features, slots, lane_slots, intake, content, lanes: self.lanes, ledgers, ledger_lanes }
+        let mut statements = self.statements;
+        for statement in &mut statements {
+            statement.text = lanes[statement.lane].value.map_or(0, |value| intake.value_slot(value));
+        }
+        Features { features, slots, lane_slots, intake, content, lanes: self.lanes, ledgers, ledger_lanes, statements }
     }
 }
 

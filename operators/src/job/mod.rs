@@ -4,6 +4,7 @@
 
 mod conditions;
 mod features;
+mod identity;
 mod scores;
 mod views;
 
@@ -17,13 +18,14 @@ use crate::{
     features::{Feature, Read},
     intake::Intake,
     layout::StateLayout,
-    spec::{JobError, JobSpec, Located, SnapshotSpec, Span},
+    spec::{Entity, JobError, JobSpec, Located, SnapshotSpec, Span},
     timers::Asks,
 };
 
 pub(crate) use conditions::Reads;
 pub(crate) use features::Features as CompiledFeatures;
 pub use features::STEP_TIMES_MAX;
+pub use identity::{EffectOrder, Identity, STATEMENTS_MAX};
 pub use scores::{Body, LogisticModel, Score, Term};
 pub(crate) use views::{Dimension, Shown};
 pub use views::{SEGMENTS_MAX, View, ViewPlan, Views, Word};
@@ -46,6 +48,8 @@ pub struct CompiledJob {
     pub out_of_orderness: Micros,
     /// How long an event id is remembered.
     pub dedup_horizon: Micros,
+    /// What the state is kept for.
+    pub entity: Entity,
     /// When profile rows are written.
     pub snapshot: SnapshotSpec,
     /// What it needs of an event.
@@ -84,6 +88,8 @@ pub struct CompiledJob {
     pub asks: Asks,
     /// What is asked about all keys at once.
     pub views: Views,
+    /// How ids are linked; none where each is by itself.
+    pub identity: Option<Identity>,
     /// The table of decisions.
     pub decisions: Arc<TableSchema>,
     /// The table of profiles.
@@ -179,6 +185,7 @@ impl CompiledJob {
         let scores = scores::compile(spec, &mut names, &mut errors);
         let conditions = conditions::compile(spec, &scores, &mut names, &mut errors);
         let mut views = views::compile(spec, &features, &mut names, &mut errors);
+        identity::check(spec, &mut errors);
         if !errors.is_empty() {
             return Err(errors);
         }
@@ -188,6 +195,7 @@ impl CompiledJob {
         let firings = slots.len();
         slots.extend(spec.triggers.iter().map(|_| firing_slot()));
         views.add_slots(&mut slots);
+        let identity = identity::compile(spec, features.statements, &mut slots);
         if slots.len() > SLOTS_MAX {
             return Err(vec![JobError {
                 span: Span::default(),
@@ -195,7 +203,7 @@ impl CompiledJob {
                 hint: Some("let features share `where`, `of` and pane length".into()),
             }]);
         }
-        let state_layout = StateLayout::new(spec, &slots, &features.lanes, (&names.stages, &views));
+        let state_layout = StateLayout::new(spec, &slots, &features.lanes, (&names.stages, &views, identity.as_ref()));
         let columns = job_columns(spec, &features.features, &scores);
         let condition_features = conditions.reads.features();
         Ok(CompiledJob {
@@ -203,6 +211,7 @@ impl CompiledJob {
             version: spec.version,
             out_of_orderness: spec.out_of_orderness,
             dedup_horizon: spec.dedup_horizon,
+            entity: spec.entity,
             snapshot: spec.snapshot,
             intake: Arc::new(features.intake),
             layout: Layout::new(slots),
@@ -222,6 +231,7 @@ impl CompiledJob {
             condition_features,
             asks,
             views,
+            identity,
             decisions: Arc::new(TableSchema::decisions(columns.clone())),
             profiles: Arc::new(TableSchema::profiles(columns)),
         })

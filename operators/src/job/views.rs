@@ -9,7 +9,7 @@ use crate::{
     cells::{Slot, SlotKind},
     expression::{self, BoolExpr, Kind, Names},
     record::LaneMask,
-    spec::{JobError, JobSpec, Located, Period, SegmentSpec, ViewKind, ViewSpec},
+    spec::{Entity, JobError, JobSpec, Located, Period, SegmentSpec, ViewKind, ViewSpec},
     views::GROUP_MAX,
 };
 
@@ -64,7 +64,11 @@ impl View {
     pub(crate) fn of_history(&self) -> bool {
         matches!(
             self.plan,
-            ViewPlan::Transitions | ViewPlan::Decisions | ViewPlan::Cohorts { .. } | ViewPlan::Funnel { .. }
+            ViewPlan::Transitions
+                | ViewPlan::Decisions
+                | ViewPlan::Cohorts { .. }
+                | ViewPlan::Funnel { .. }
+                | ViewPlan::Identities
         )
     }
 }
@@ -107,12 +111,16 @@ pub enum ViewPlan {
         steps: Vec<usize>,
         within: Micros,
     },
+    Persons,
+    Identities,
 }
 
 impl ViewPlan {
     /// Columns behind those of the group that tell its rows from one another: a rank, which percentile, a user.
-    fn ordinals(&self) -> usize {
+    fn ordinals(&self, words: usize) -> usize {
         match self {
+            // Who it is stands before who they are.
+            ViewPlan::Identities => words - 2,
             ViewPlan::Top { .. } | ViewPlan::Percentiles { .. } => 1,
             ViewPlan::Members { .. } => 2,
             _ => 0,
@@ -120,9 +128,11 @@ impl ViewPlan {
     }
 
     /// Columns that are no part of a group.
-    fn values(&self) -> usize {
+    fn values(&self, words: usize) -> usize {
         match self {
             ViewPlan::Top { .. } => 4,
+            // All of its columns: it has no groups.
+            ViewPlan::Identities => words,
             ViewPlan::Percentiles { .. } => 3,
             ViewPlan::Sum | ViewPlan::Members { .. } | ViewPlan::Funnel { .. } => 2,
             _ => 1,
@@ -250,7 +260,10 @@ impl Compiler<'_> {
             spec.group_by.iter().filter_map(|name| self.dimension(name, spec, &mut columns)).collect();
         let when = spec.when.as_ref().and_then(|when| self.condition(when));
         let (plan, of) = match &spec.kind {
-            ViewKind::Count | ViewKind::Sum { .. } | ViewKind::Distinct => self.tally(spec, &mut columns),
+            ViewKind::Count | ViewKind::Sum { .. } | ViewKind::Distinct | ViewKind::Persons => {
+                self.tally(spec, &mut columns)
+            }
+            ViewKind::Identities => (self.identities(&mut columns), None),
             ViewKind::Top { of, limit } => {
                 self.top_columns(&mut columns, &of.value);
                 (ViewPlan::Top { limit: *limit }, self.number(of))
@@ -281,13 +294,13 @@ impl Compiler<'_> {
             }
         };
         let Columns { columns, words } = columns;
-        let width = words.len() - plan.values();
+        let width = words.len() - plan.values(words.len());
         if width > GROUP_MAX {
             let place = spec.group_by.last().map_or(spec.kind_span.clone(), |name| name.span.clone());
             self.error(place, format!("the view has groups of {width} names, and there are at most {GROUP_MAX}"), None);
         }
         self.check_columns(spec, &columns);
-        let table = Arc::new(TableSchema::view(&spec.name.value, columns, width + plan.ordinals()));
+        let table = Arc::new(TableSchema::view(&spec.name.value, columns, width + plan.ordinals(words.len())));
         let places = group_by.iter().filter_map(|dimension| match dimension {
             Dimension::Shown(at) => Some(*at),
             Dimension::App | Dimension::Stage => None,
@@ -313,11 +326,29 @@ impl Compiler<'_> {
                 columns.count("Different user ids in the group");
                 (ViewPlan::Distinct, None)
             }
+            ViewKind::Persons => {
+                columns.count("Persons of whom an id is in the group");
+                (ViewPlan::Persons, None)
+            }
             _ => {
                 columns.count("Users of the group");
                 (ViewPlan::Count, None)
             }
         }
+    }
+
+    fn identities(&self, columns: &mut Columns) -> ViewPlan {
+        let mut id = |name: &str, doc: &str| {
+            columns.add(Column::required(name, ColumnType::Text, "", doc), Word::OwnText);
+        };
+        if self.spec.entity == Entity::AppUser {
+            id("app_id", "Application of the id");
+        }
+        id("user_id", "An id that is linked");
+        id("canonical_id", "The id that stands for its person");
+        let doc = "Links of the id that do not count, since its person would have too many ids";
+        columns.add(Column::required("refused_links", ColumnType::Int, "links", doc), Word::Count);
+        ViewPlan::Identities
     }
 
     fn segments(&mut self, segments: &[SegmentSpec], columns: &mut Columns) -> ViewPlan {
@@ -395,6 +426,7 @@ impl Compiler<'_> {
                 | ViewKind::Decisions
                 | ViewKind::Cohorts { .. }
                 | ViewKind::Funnel { .. }
+                | ViewKind::Identities
         ) {
             let message = format!("a view of this kind cannot be grouped by \"{}\"", name.value);
             self.error(name.span.clone(), message, Some("it can by \"app_id\"".into()));

@@ -7,7 +7,7 @@
 use smallvec::SmallVec;
 use whisperer_schemas::{Micros, ids::text_hash, time::DAY};
 
-use super::{Engine, Outputs, Turn};
+use super::{Engine, Outputs, Turn, links::id_hash};
 use crate::{
     cells::{SlotKind, count_of, pane_of, session_of},
     interner::Interner,
@@ -52,6 +52,7 @@ impl Turn<'_> {
         self.history_facts(&mut facts);
         self.say(facts, 1);
         self.say_changes_again();
+        self.say_links_again();
     }
 
     /// Follows an evaluation at `now`, before which the stage was another or the same.
@@ -172,6 +173,9 @@ impl Turn<'_> {
                 (ViewPlan::Count, _) => facts.push(Fact::Tally { view: number, group, amount: 0 }),
                 (ViewPlan::Distinct, _) => {
                     facts.push(Fact::Member { view: number, group, user: text_hash(&self.state.user_id) });
+                }
+                (ViewPlan::Persons, _) => {
+                    facts.push(Fact::Person { view: number, group, id: id_hash(self.state.key) });
                 }
                 (ViewPlan::Sum, Some(of)) => {
                     facts.push(Fact::Tally { view: number, group, amount: fixed_point(of) });

@@ -15,6 +15,7 @@
 
 mod expression;
 mod features;
+mod identities;
 mod moment;
 mod parse;
 mod plan;

@@ -7,6 +7,7 @@ use whisperer_schemas::time::Micros;
 use super::{
     Options, Outcome, RawLine, expression,
     features::Touch,
+    identities::Identities,
     moment::Moment,
     parse::{self, Event, Line},
     plan::Plan,
@@ -19,7 +20,8 @@ use crate::spec::{Entity, JobSpec};
 pub(super) fn run(spec: &JobSpec, options: &Options, partitions: &[Vec<RawLine>]) -> Result<Outcome, String> {
     let plan = Plan::new(spec)?;
     let views = Views::new(spec)?;
-    let mut run = Run { plan: &plan, views: &views, outcome: Outcome::default(), keys: BTreeMap::new() };
+    let identities = Identities::new(spec)?;
+    let mut run = Run { plan: &plan, views: &views, identities, outcome: Outcome::default(), keys: BTreeMap::new() };
     let mut end = None;
     for (partition, lines) in (0..).zip(partitions) {
         end = end.max(run.partition(partition, lines, options)?);
@@ -28,7 +30,7 @@ pub(super) fn run(spec: &JobSpec, options: &Options, partitions: &[Vec<RawLine>]
         run.finish(end)?;
     }
     let seen: Vec<Seen> = run.keys.into_values().map(|key| key.seen).collect();
-    run.outcome.views = views.rows(&seen);
+    run.outcome.views = views.rows(&seen, &run.identities.persons());
     Ok(run.outcome)
 }
 
@@ -112,6 +114,7 @@ impl Key {
 struct Run<'a> {
     plan: &'a Plan<'a>,
     views: &'a Views<'a>,
+    identities: Identities<'a>,
     outcome: Outcome,
     keys: BTreeMap<Vec<String>, Key>,
 }
@@ -136,12 +139,12 @@ impl Run<'_> {
             // From earlier records only: this one's own time does not count yet.
             let pw = largest.map_or(Micros::MIN, |largest| largest.saturating_sub(self.plan.spec.out_of_orderness));
             largest = largest.max(Some(event.time));
-            self.record(&event, pw)?;
+            self.record(&event, pw, (partition, line.offset))?;
         }
         Ok(largest)
     }
 
-    fn record(&mut self, event: &Event, pw: Micros) -> Result<(), String> {
+    fn record(&mut self, event: &Event, pw: Micros, place: (u32, u64)) -> Result<(), String> {
         let ids = match self.plan.spec.entity {
             Entity::AppUser => vec![event.app_id.clone(), event.user_id.clone()],
             Entity::User => vec![event.user_id.clone()],
@@ -150,13 +153,13 @@ impl Run<'_> {
             Some(key) => key,
             None => Key::new(self.plan, event, self.views.seen(event)?),
         };
-        self.keyed(&mut key, event, pw)?;
+        self.keyed(&mut key, event, pw, place)?;
         self.keys.insert(ids, key);
         Ok(())
     }
 
     /// Timers first, then what the record is.
-    fn keyed(&mut self, key: &mut Key, event: &Event, pw: Micros) -> Result<(), String> {
+    fn keyed(&mut self, key: &mut Key, event: &Event, pw: Micros, place: (u32, u64)) -> Result<(), String> {
         self.fire_until(key, pw)?;
         key.floor = key.floor.max(pw);
         if key.is_duplicate(event, self.plan.spec.dedup_horizon) {
@@ -164,6 +167,7 @@ impl Run<'_> {
             return Ok(());
         }
         self.outcome.counts.accepted += 1;
+        self.identities.apply(event, pw, place)?;
         if event.time < pw {
             self.outcome.counts.late += 1;
             self.views.apply(&mut key.seen, event)?;

@@ -12,10 +12,11 @@ use whisperer_schemas::{
 use super::{
     NamedRow,
     expression::{self, Datum, Names},
+    identities::{Id, Persons},
     moment::Moment,
     parse::Event,
 };
-use crate::spec::{JobSpec, Located, Period, SegmentSpec, StepSpec, ViewKind, ViewSpec};
+use crate::spec::{Entity, JobSpec, Located, Period, SegmentSpec, StepSpec, ViewKind, ViewSpec};
 
 /// Different changes of the stage that count for a key.
 const CHANGES_MAX: usize = 1024;
@@ -25,6 +26,7 @@ const TIMES_MAX: usize = 256;
 
 /// The job's views with their expressions parsed.
 pub(super) struct Views<'a> {
+    entity: Entity,
     each: Vec<View<'a>>,
 }
 
@@ -64,7 +66,7 @@ pub(super) struct Seen {
 impl<'a> Views<'a> {
     pub fn new(spec: &'a JobSpec) -> Result<Views<'a>, String> {
         let each = spec.views.iter().map(View::new).collect::<Result<_, _>>()?;
-        Ok(Views { each })
+        Ok(Views { entity: spec.entity, each })
     }
 
     /// A key before its first evaluation.
@@ -108,8 +110,18 @@ impl<'a> Views<'a> {
     }
 
     /// The rows of every view, by its name, in no order.
-    pub fn rows(&self, all: &[Seen]) -> BTreeMap<String, Vec<NamedRow>> {
-        let rows = |(at, view): (usize, &View)| (view.spec.name.value.clone(), view.rows(at, all));
+    pub fn rows(&self, all: &[Seen], persons: &Persons) -> BTreeMap<String, Vec<NamedRow>> {
+        let person = |seen: &Seen| match self.entity {
+            Entity::AppUser => persons.canonical(&vec![seen.app_id.clone(), seen.user_id.clone()]),
+            Entity::User => persons.canonical(&vec![seen.user_id.clone()]),
+        };
+        let rows = |(at, view): (usize, &View)| {
+            let rows = match view.spec.kind {
+                ViewKind::Identities => persons.rows(),
+                _ => view.rows(at, all, &person),
+            };
+            (view.spec.name.value.clone(), rows)
+        };
         self.each.iter().enumerate().map(rows).collect()
     }
 }
@@ -159,7 +171,7 @@ impl<'a> View<'a> {
         })
     }
 
-    fn rows(&self, at: usize, all: &[Seen]) -> Vec<NamedRow> {
+    fn rows(&self, at: usize, all: &[Seen], person: &dyn Fn(&Seen) -> Id) -> Vec<NamedRow> {
         let mut groups: BTreeMap<String, (Vec<Value>, Vec<&Seen>)> = BTreeMap::new();
         for seen in all.iter().filter(|seen| seen.places[at].counts) {
             let group = &seen.places[at].group;
@@ -167,7 +179,7 @@ impl<'a> View<'a> {
         }
         let mut rows = Vec::new();
         for (group, users) in groups.into_values() {
-            for mut row in self.of_group(at, &users) {
+            for mut row in self.of_group(at, &users, person) {
                 for (name, value) in self.spec.group_by.iter().zip(&group) {
                     row.insert(name.value.replace('.', "_"), value.clone());
                 }
@@ -177,7 +189,7 @@ impl<'a> View<'a> {
         rows
     }
 
-    fn of_group(&self, at: usize, users: &[&Seen]) -> Vec<NamedRow> {
+    fn of_group(&self, at: usize, users: &[&Seen], person: &dyn Fn(&Seen) -> Id) -> Vec<NamedRow> {
         let numbers = || users.iter().filter_map(|seen| seen.places[at].number);
         match &self.spec.kind {
             ViewKind::Count => vec![named([("users", int(users.len()))])],
@@ -185,6 +197,12 @@ impl<'a> View<'a> {
                 let ids: BTreeSet<&str> = users.iter().map(|seen| seen.user_id.as_str()).collect();
                 vec![named([("users", int(ids.len()))])]
             }
+            ViewKind::Persons => {
+                let different: BTreeSet<Id> = users.iter().map(|seen| person(seen)).collect();
+                vec![named([("users", int(different.len()))])]
+            }
+            // They have no groups.
+            ViewKind::Identities => Vec::new(),
             ViewKind::Sum { .. } => {
                 let millionths: i128 = numbers().map(|number| i128::from((number * 1e6).round() as i64)).sum();
                 let row = named([("users", int(numbers().count())), ("sum", Value::number(millionths as f64 / 1e6))]);

@@ -99,6 +99,10 @@ pub enum ViewKind {
         /// From the first step to the last, at most.
         within: Micros,
     },
+    /// Persons by group: of the ids that are one person, one counts.
+    Persons,
+    /// The ids that are linked to others, and which of them stands for all.
+    Identities,
 }
 
 /// A set of users.
@@ -145,6 +149,7 @@ impl ViewSpec {
         texts.extend(group_by.iter_mut().chain(when));
         match kind {
             ViewKind::Count | ViewKind::Distinct | ViewKind::Transitions | ViewKind::Decisions => {}
+            ViewKind::Persons | ViewKind::Identities => {}
             ViewKind::Sum { of } | ViewKind::Top { of, .. } | ViewKind::Percentiles { of, .. } => texts.push(of),
             ViewKind::Segments { segments } | ViewKind::Members { segments } => {
                 texts.extend(segments.iter_mut().flat_map(|segment| [&mut segment.name, &mut segment.when]));

@@ -10,9 +10,10 @@ use timely::{
 };
 
 use super::{
-    DistinctCounts, Fact, FactUpdate, Group, Quantile, Quantiles, Tallies, Tally, Top, facts::from_descending,
+    DistinctCounts, Fact, FactUpdate, Group, IdHash, Identities, Identity, Quantile, Quantiles, Tallies, Tally, Top,
+    facts::from_descending,
 };
-use crate::job::{CompiledJob, View, ViewPlan};
+use crate::job::{CompiledJob, View, ViewPlan, Word};
 
 /// A row of a view, its values as words.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -61,15 +62,16 @@ pub trait AnswerViews<'scope> {
 impl<'scope> AnswerViews<'scope> for StreamVec<'scope, u64, FactUpdate> {
     fn answer_views(self, job: Arc<CompiledJob>) -> VecCollection<'scope, u64, Answer> {
         let scope = self.scope();
-        let by_kind = self.partition::<CapacityContainerBuilder<Vec<FactUpdate>>, _, _>(5, |update| match update.0 {
+        let by_kind = self.partition::<CapacityContainerBuilder<Vec<FactUpdate>>, _, _>(6, |update| match update.0 {
             Fact::Tally { .. } => (0, update),
             Fact::Member { .. } => (1, update),
             Fact::Valued { .. } => (2, update),
             Fact::Ranked(_) => (3, update),
             Fact::Listed(_) => (4, update),
+            Fact::Person { .. } | Fact::FirstSeen { .. } | Fact::Link(_) => (5, update),
         });
         let asked = |kind: usize| job.views.each.iter().any(|view| kind_of_facts(&view.plan) == kind);
-        let kinds = by_kind.into_iter().zip([tallied, distinct, valued, ranked, listed]).enumerate();
+        let kinds = by_kind.into_iter().zip([tallied, distinct, valued, ranked, listed, linked]).enumerate();
         // What nobody asks for costs nothing.
         let kinds = kinds.filter(|(kind, _)| asked(*kind));
         concatenate(scope, kinds.map(|(_, (facts, answers))| answers(facts.as_collection(), job.clone())))
@@ -83,6 +85,7 @@ fn kind_of_facts(plan: &ViewPlan) -> usize {
         ViewPlan::Percentiles { .. } | ViewPlan::Funnel { .. } => 2,
         ViewPlan::Top { .. } => 3,
         ViewPlan::Members { .. } => 4,
+        ViewPlan::Persons | ViewPlan::Identities => 5,
         _ => 0,
     }
 }
@@ -117,10 +120,58 @@ fn distinct<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'sco
         Fact::Member { view, group, user } => Some(((view, group), user)),
         _ => None,
     });
-    members.distinct_counts().map(move |((number, group), users): (Place, isize)| {
+    counted(members.distinct_counts(), job)
+}
+
+fn counted<'scope>(counts: VecCollection<'scope, u64, (Place, isize)>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    counts.map(move |((number, group), users)| {
         let mut answer = job.views.each[usize::from(number)].answer(number, &group);
         answer.words.push(users as u64);
         answer
+    })
+}
+
+/// Who is who, and how many persons there are in groups.
+fn linked<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    let links = facts.clone().flat_map(|fact| if let Fact::Link(link) = fact { Some(*link) } else { None });
+    let first_seen = facts.clone().flat_map(|fact| match fact {
+        Fact::FirstSeen { id, time } => Some((id, time)),
+        _ => None,
+    });
+    let ids_max = job.identity.as_ref().map_or(1, |identity| identity.component_ids_max);
+    let identities = links.identities(first_seen, ids_max);
+    let ids = facts.flat_map(|fact| match fact {
+        Fact::Person { view, group, id } => Some(((view, group), id)),
+        _ => None,
+    });
+    let persons = persons(ids, identities.clone()).distinct_counts();
+    counted(persons, job.clone()).concat(who_is_who(identities, job))
+}
+
+/// Ids in groups, of which each stands for its person.
+fn persons<'scope>(
+    ids: VecCollection<'scope, u64, (Place, IdHash)>,
+    identities: VecCollection<'scope, u64, Identity>,
+) -> VecCollection<'scope, u64, (Place, IdHash)> {
+    let moved = identities
+        .flat_map(|Identity { hash, canonical_hash, .. }| (hash != canonical_hash).then_some((hash, canonical_hash)));
+    let by_id = ids.clone().map(|(place, id)| (id, place));
+    let moved = by_id.join_map(moved, |id, place, canonical| (*place, *id, *canonical));
+    let gone = moved.clone().map(|(place, id, _)| (place, id)).negate();
+    ids.concatenate([gone, moved.map(|(place, _, canonical)| (place, canonical))])
+}
+
+/// The rows of views that list identities.
+fn who_is_who<'scope>(identities: VecCollection<'scope, u64, Identity>, job: Arc<CompiledJob>) -> Answers<'scope> {
+    identities.flat_map(move |Identity { app, id, canonical, refused, .. }| {
+        let lists = |view: &View| matches!(view.plan, ViewPlan::Identities);
+        let views = (0..).zip(&job.views.each).filter(|(_, view)| lists(view)).map(|(number, _)| number);
+        let columns = |view: u16| job.views.each[usize::from(view)].words.iter().filter(|word| **word == Word::OwnText);
+        let texts = [app, id, canonical];
+        // Where users are not told apart by application, its column is not there.
+        let own = |view| texts[texts.len() - columns(view).count()..].to_vec();
+        let answer = |view| Answer { view, words: vec![u64::from(refused)], texts: own(view) };
+        views.map(answer).collect::<Vec<_>>()
     })
 }
 

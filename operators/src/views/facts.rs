@@ -2,6 +2,9 @@
 
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize};
+use whisperer_schemas::Micros;
+
+use crate::job::EffectOrder;
 
 /// Names that a view groups by, at most.
 pub const GROUP_MAX: usize = 4;
@@ -49,6 +52,40 @@ pub enum Fact {
     Ranked(Box<UserFact>),
     /// A user in a list.
     Listed(Box<UserFact>),
+    /// An id in a group, whose person counts once.
+    Person {
+        /// The view.
+        view: u16,
+        /// The group.
+        group: Group,
+        /// The id.
+        id: IdHash,
+    },
+    /// When an id was first seen.
+    FirstSeen {
+        /// The id.
+        id: IdHash,
+        /// Effect time of its first event.
+        time: Micros,
+    },
+    /// A link between two ids that is in effect.
+    Link(Box<Link>),
+}
+
+/// An id in its application: the two halves of its key's hash, since a `u128` would make every fact longer.
+pub type IdHash = [u64; 2];
+
+/// A link between two ids: the user of the event that said so, and the other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Link {
+    /// Since when.
+    pub since: EffectOrder,
+    /// The application.
+    pub app: CompactString,
+    /// Both ids.
+    pub ids: [CompactString; 2],
+    /// Their hashes.
+    pub hashes: [IdHash; 2],
 }
 
 /// A user by name.
