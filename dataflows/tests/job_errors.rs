@@ -72,6 +72,13 @@ fn mistakes_of_views_are_shown_at_once() {
     check_compiled("views");
 }
 
+#[test]
+fn mistakes_of_links_are_shown_at_once() {
+    // Goal: the same for links between ids; and who counts persons is told that there are none where nothing is linked.
+    check_compiled("identity");
+    check_compiled("persons");
+}
+
 #[cfg(feature = "kafka")]
 #[test]
 fn mistakes_of_a_topic_are_shown_at_once() {

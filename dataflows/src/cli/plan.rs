@@ -7,6 +7,7 @@ use whisperer_operators::{
     cells::{Slot, SlotKind},
     job::CompiledJob,
     keys::KeyState,
+    spec::{JobSpec, LinkSpec},
 };
 use whisperer_schemas::{
     VIEWS,
@@ -145,7 +146,21 @@ fn text(file: &JobFile, job: &CompiledJob) -> String {
     for ask in job.asks.describe(job.layout.slots()) {
         let _ = writeln!(text, "  {ask}");
     }
+    for line in identity(&file.spec) {
+        let _ = writeln!(text, "{line}");
+    }
     text
+}
+
+/// How ids are linked, a line for each way.
+fn identity(spec: &JobSpec) -> Vec<String> {
+    let Some(identity) = &spec.identity else { return Vec::new() };
+    let way = |verb: &'static str| {
+        move |link: &LinkSpec| format!("  {} {verb} its user and {}", link.event.value, link.other.value)
+    };
+    let head = format!("persons of at most {} ids, in effect at the global watermark:", identity.component_ids_max);
+    let links = identity.links.iter().map(way("links"));
+    [head].into_iter().chain(links).chain(identity.unlinks.iter().map(way("parts"))).collect()
 }
 
 fn plan(file: &JobFile, job: &CompiledJob) -> Value {
@@ -174,6 +189,7 @@ fn plan(file: &JobFile, job: &CompiledJob) -> Value {
         "stages": job.stages.iter().map(|(name, _)| name).collect::<Vec<_>>(),
         "triggers": job.triggers.iter().map(|trigger| &trigger.name).collect::<Vec<_>>(),
         "views": job.views.each.iter().map(|view| &view.name).collect::<Vec<_>>(),
+        "identity": identity(&file.spec),
     })
 }
 

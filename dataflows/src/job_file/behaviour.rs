@@ -1,4 +1,4 @@
-//! What a job computes: `[job]`, `[dedup]`, `[snapshot]`, `[[feature]]`, `[[score]]`, `[[stage]]`, `[[trigger]]`, `[[view]]`.
+//! What a job computes: `[job]`, `[dedup]`, `[snapshot]`, `[[feature]]`, `[[score]]`, `[[stage]]`, `[[trigger]]`, `[[view]]`, `[identity]`.
 
 use std::{
     path::{Path, PathBuf},
@@ -20,6 +20,7 @@ use whisperer_schemas::{
 
 use super::{
     delivery::{self, DeliverySettings},
+    identity,
     model::{self, ModelFiles},
     names,
     section::{Section, Value, as_number},
@@ -58,6 +59,7 @@ pub(super) fn read(root: &Section<'_>, folder: &Path) -> (JobSpec, DeliverySetti
     spec.stages = root.sections("stage", &shape::STAGE).iter().map(read_stage).collect();
     spec.triggers = root.sections("trigger", &shape::TRIGGER).iter().map(read_trigger).collect();
     spec.views = views::read(root);
+    identity::read(root, &mut spec);
     names::check(&spec, root.place().problems);
     (spec, delivery, models.into_files())
 }

@@ -14,6 +14,7 @@
 mod behaviour;
 mod delivery;
 mod errors;
+mod identity;
 mod kafka_sink;
 mod model;
 mod names;
@@ -155,6 +156,7 @@ fn read(path: &Path, text: &str, problems: &Problems) -> Option<JobFile> {
     let (mut spec, delivery, models) = behaviour::read(&root, folder);
     let read = source::read(&root, folder, epoch.size, &spec);
     spec.out_of_orderness = read.out_of_orderness;
+    identity::check_events(&spec, &read.format.event_types, problems);
     let sinks = sink::read(&root, &spec.views);
     Some(JobFile {
         spec,

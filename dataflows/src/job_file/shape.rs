@@ -38,6 +38,7 @@ pub(super) const ROOT: Shape = Shape {
         "stage",
         "trigger",
         "view",
+        "identity",
         "sink",
         "checkpoint",
         "state",
@@ -46,7 +47,7 @@ pub(super) const ROOT: Shape = Shape {
         "server",
         "telemetry",
     ],
-    later: &["policy", "retention", "delivery", "identity", "metrics"],
+    later: &["policy", "retention", "delivery", "metrics"],
 };
 
 pub(super) const JOB: Shape = Shape {
@@ -186,6 +187,13 @@ pub(super) const SEGMENTS: Shape = Shape { title: "\"segments\"", keys: &[], lat
 /// A member of `steps`.
 pub(super) const STEP: Shape = Shape { title: "a step", keys: &["name", "where"], later: &[] };
 
+pub(super) const IDENTITY: Shape =
+    Shape { title: "[identity]", keys: &["component_ids_max", "link", "unlink"], later: &[] };
+
+pub(super) const LINK: Shape = Shape { title: "[[identity.link]]", keys: &["event", "other"], later: &[] };
+
+pub(super) const UNLINK: Shape = Shape { title: "[[identity.unlink]]", keys: &["event", "other"], later: &[] };
+
 pub(super) const SINK: Shape = Shape {
     title: "[[sink]]",
     keys: &[
@@ -256,6 +264,9 @@ pub(super) const ALL: &[&Shape] = &[
     &STAGE,
     &TRIGGER,
     &VIEW,
+    &IDENTITY,
+    &LINK,
+    &UNLINK,
     &SINK,
     &CHECKPOINT,
     &STATE,

@@ -27,9 +27,10 @@ enum Kind {
     Decisions,
     Cohorts,
     Funnel,
+    Persons,
 }
 
-const KINDS: [(&str, Kind); 11] = [
+const KINDS: [(&str, Kind); 12] = [
     ("count", Kind::Count),
     ("sum", Kind::Sum),
     ("distinct", Kind::Distinct),
@@ -41,12 +42,25 @@ const KINDS: [(&str, Kind); 11] = [
     ("decisions", Kind::Decisions),
     ("cohorts", Kind::Cohorts),
     ("funnel", Kind::Funnel),
+    ("persons", Kind::Persons),
 ];
 
 /// Keys of some kinds only.
 const OWNERS: [(&str, &[Kind]); 11] = [
     ("of", &[Kind::Sum, Kind::Top, Kind::Percentiles]),
-    ("when", &[Kind::Count, Kind::Sum, Kind::Distinct, Kind::Top, Kind::Percentiles, Kind::Segments, Kind::Members]),
+    (
+        "when",
+        &[
+            Kind::Count,
+            Kind::Sum,
+            Kind::Distinct,
+            Kind::Top,
+            Kind::Percentiles,
+            Kind::Segments,
+            Kind::Members,
+            Kind::Persons,
+        ],
+    ),
     ("limit", &[Kind::Top]),
     ("at", &[Kind::Percentiles]),
     ("resolution", &[Kind::Percentiles]),
@@ -97,6 +111,7 @@ fn read_kind(section: &Section<'_>, kind: Kind) -> Option<ViewKind> {
         Kind::Count => ViewKind::Count,
         Kind::Sum => ViewKind::Sum { of: of()? },
         Kind::Distinct => ViewKind::Distinct,
+        Kind::Persons => ViewKind::Persons,
         Kind::Top => {
             let limit = section.get("limit").and_then(|v| v.whole(1..=LIMIT_MAX)).unwrap_or(shape::VIEW_LIMIT);
             ViewKind::Top { of: of()?, limit: u32::try_from(limit).unwrap_or(u32::MAX) }
