@@ -75,6 +75,9 @@ pub(super) fn field(field: &Field) -> Feed<Vec<String>> {
             let mut places = vec![own, traits];
             // The name of a page or screen is not among its properties.
             places.extend((field.path == ["page"]).then(|| path("name")));
+            // What links a visitor to the user that they become.
+            places.extend((field.path == ["anonymous_id"]).then(|| path("anonymousId")));
+            places.extend((field.path == ["previous_id"]).then(|| path("previousId")));
             Feed::First(places)
         }
         Group::Context => match CONTEXT.iter().find(|(name, _)| field.path == [*name]) {

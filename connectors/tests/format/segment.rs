@@ -126,7 +126,7 @@ fn received_at_is_the_ingest_time() {
 
 #[test]
 fn traits_and_names_are_properties() {
-    // Goal: traits of identify and group; the name of a page where its properties have no page.
+    // Goal: traits of identify and group; the name of a page where its properties have no page; the other ids of a call that links two.
     let read = |part: &str, path: &[&str]| {
         let mut fields = fields();
         fields.truncate(1);
@@ -139,6 +139,8 @@ fn traits_and_names_are_properties() {
     assert_eq!(read(r#""type":"group","traits":{"a":{"b":1}}"#, &["a", "b"]), "Number(1.0)");
     assert_eq!(read(r#""type":"page","name":"Home""#, &["page"]), "Text(\"Home\")");
     assert_eq!(read(r#""type":"page","name":"Home","properties":{"page":"Start"}"#, &["page"]), "Text(\"Start\")");
+    assert_eq!(read(r#""type":"identify""#, &["anonymous_id"]), "Text(\"a1\")");
+    assert_eq!(read(r#""type":"alias","previousId":"a0""#, &["previous_id"]), "Text(\"a0\")");
 }
 
 #[test]
