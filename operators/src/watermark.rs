@@ -88,6 +88,12 @@ impl PartitionClocks {
         self.watermark = self.minimum();
     }
 
+    /// Does not go back behind a watermark that was reached: where a partition had been announced and had no clock yet, the clocks alone
+    /// do not tell it.
+    pub fn hold(&mut self, watermark: Option<Micros>) {
+        self.watermark = watermark.map_or(self.watermark, |reached| self.watermark.max(reached));
+    }
+
     /// The largest event time of each partition that has one.
     pub fn times(&self) -> impl Iterator<Item = (u32, Micros)> + '_ {
         let times = self.partitions.iter().map(|(partition, clock)| (*partition, clock.time_max));
@@ -195,6 +201,10 @@ mod tests {
         clocks.advance(vec![fact(0, 0, 200, false), fact(2, 0, Micros::MIN, false)]);
         clocks.advance(vec![fact(0, 0, 300, false)]);
         assert_eq!((clocks.watermark(), clocks.time_max()), (90, 300));
+        let mut restored = PartitionClocks::new(3, 10);
+        restored.restore(clocks.times().collect::<Vec<_>>(), []);
+        restored.hold(Some(clocks.watermark()));
+        assert_eq!(restored.watermark(), 90);
         clocks.advance(vec![fact(1, 0, 100, false), fact(2, 0, 100, false), fact(2, 1, 150, false)]);
         assert_eq!((clocks.base(2, 1), clocks.watermark()), (100, 90));
         clocks.advance(vec![fact(1, 0, 400, false), fact(2, 0, 400, false)]);

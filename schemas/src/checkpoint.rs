@@ -63,6 +63,9 @@ pub struct Cut {
     pub clocks: BTreeMap<u32, Micros>,
     /// Partitions that have ended.
     pub ended: Vec<u32>,
+    /// The global watermark, which never goes back: not behind this either. None before the first event, and in manifests older than it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watermark: Option<Micros>,
     /// Name and length of each tick log, as far as it belongs to the cut.
     pub ticks: BTreeMap<String, u64>,
     /// The compacted base: the epoch up to which it holds everything, and its files where they are copied away.

@@ -87,6 +87,7 @@ mod tests {
             workers: 2,
             positions: BTreeMap::from([(0, 5), (3, u64::MAX)]),
             clocks: BTreeMap::from([(0, 1_700_000_000_000_000)]),
+            watermark: Some(1_699_999_970_000_000),
             ended: vec![3],
             finished: true,
             ticks: BTreeMap::from([("0-1".into(), 64)]),

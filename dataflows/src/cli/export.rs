@@ -182,6 +182,7 @@ impl Search<'_> {
         let old = StateLayout::from_bytes(loading.layout())?;
         let mut setup = KeyedSetup::new(self.job.clone(), 0);
         setup.clocks.restore(cut.clocks.clone(), cut.ended.iter().copied());
+        setup.clocks.hold(cut.watermark);
         let (watermark, mut outputs) = (setup.clocks.watermark(), Outputs::default());
         let mut restoring = setup.keys.restore(old, &self.file.spec, (watermark, cut.epoch.0));
         let groups: BTreeSet<u64> = keys.iter().map(|key| key.group()).collect();

@@ -189,6 +189,7 @@ impl Checkpoints {
             taken,
             positions: source.positions,
             clocks: keyed.clocks.times().collect(),
+            watermark: Some(keyed.clocks.watermark()).filter(|watermark| *watermark != Micros::MIN),
             ended: keyed.clocks.ended().collect(),
             staged: BTreeMap::new(),
             sinks: BTreeMap::new(),

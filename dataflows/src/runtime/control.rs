@@ -89,6 +89,8 @@ pub(super) struct Ack {
     pub(super) positions: BTreeMap<u32, u64>,
     /// The clocks of all partitions: every worker has the same.
     pub(super) clocks: BTreeMap<u32, Micros>,
+    /// The global watermark, once there is one.
+    pub(super) watermark: Option<Micros>,
     pub(super) ended: Vec<u32>,
     /// Staged files as JSON, by lake.
     pub(super) staged: BTreeMap<String, Vec<String>>,

@@ -255,6 +255,7 @@ impl Coordinator {
             positions: self.last.positions.clone(),
             clocks: first.map(|ack| ack.clocks.clone()).unwrap_or_default(),
             ended: first.map(|ack| ack.ended.clone()).unwrap_or_default(),
+            watermark: first.and_then(|ack| ack.watermark),
             rows: self.rows.values().flatten().cloned().collect(),
             base,
             run: self.origin.start.run.clone(),

@@ -162,6 +162,7 @@ pub(super) fn restore(
         return Ok(Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false });
     };
     setup.clocks.restore(cut.clocks.clone(), cut.ended.iter().copied());
+    setup.clocks.hold(cut.watermark);
     let watermark = setup.clocks.watermark();
     let mut loaded = Loaded { keys: &mut setup.keys, outputs: &mut setup.outputs };
     let full = loaded.load(store, &cut, (state, watermark), &|group| group % workers as u64 == worker as u64)?;
