@@ -3,14 +3,16 @@
 
 mod support;
 
+use std::{fs, path::Path, process::Command};
+
 use support::{
-    Event, compile, event, jobs, logs, partition, property, reference, s, text, user_id,
+    Event, compile, event, jobs, logs, number, partition, property, reference, run, s, text, user_id,
     viewed::{Interrupted, format, same, whole},
 };
 use whisperer_connectors::memory::MemoryPartition;
 use whisperer_operators::{
     reference::NamedRow,
-    spec::{Aggregate, FeatureSpec, IdentitySpec, JobSpec, ViewKind, ViewSpec},
+    spec::{Aggregate, FeatureSpec, IdentitySpec, JobSpec, StageSpec, ViewKind, ViewSpec},
 };
 
 /// An id for some values of a property.
@@ -29,7 +31,12 @@ fn with_identity(mut spec: JobSpec, component_ids_max: u32) -> JobSpec {
     let identity = identity.unlink("page_viewed", &by_feature).link("user_signup", "properties.custom");
     spec.identity = Some(identity.unlink("error_encountered", &by_plan));
     spec.features.push(FeatureSpec::new("events", Aggregate::Count));
-    let views = [("identities", ViewKind::Identities), ("persons", ViewKind::Persons), ("users", ViewKind::Distinct)];
+    let views = [
+        ("identities", ViewKind::Identities),
+        ("persons", ViewKind::Persons),
+        ("profiles", ViewKind::Profiles),
+        ("users", ViewKind::Distinct),
+    ];
     spec.views = views.map(|(name, kind)| ViewSpec::new(name, kind)).into();
     spec.views.push(ViewSpec::new("busy", ViewKind::Persons).by(&["app_id", "events"]).when("events > 1"));
     spec
@@ -37,8 +44,8 @@ fn with_identity(mut spec: JobSpec, component_ids_max: u32) -> JobSpec {
 
 #[test]
 fn persons_equal_a_computation_from_scratch() {
-    // Goal: for random links, links taken back, late ones and those said twice, who is who and how many persons there are equals the
-    // oracle's answer, at 1 to 4 workers and as many random cuts.
+    // Goal: for random links, links taken back, late ones and those said twice, who is who, how many persons there are, and
+    // every feature, score and stage of a person equals the oracle's answer, at 1 to 4 workers and as many random cuts.
     let cuts = [logs::cuts(), logs::cuts(), logs::cuts(), logs::cuts()];
     let strategy = (jobs::job(), 1..6_u32, logs::log(80), cuts);
     property::check(
@@ -147,6 +154,49 @@ fn rows(rows: &[(&str, &str, i64)]) -> Vec<(String, String, i64)> {
 }
 
 #[test]
+fn persons_part_as_they_came_together() {
+    // Goal: sums, sets, sessions and the last value of two ids are those of one person while they are linked, and of nobody after; a link
+    // that parts two others leaves what it does not concern.
+    let mut spec = by_login();
+    let feature = |name: &str, aggregate, of: Option<&str>| FeatureSpec {
+        of: of.map(Into::into),
+        ..FeatureSpec::new(name, aggregate)
+    };
+    spec.features = vec![
+        feature("paid", Aggregate::Sum, Some("properties.amount")),
+        feature("pages", Aggregate::Distinct, Some("properties.page")),
+        feature("last_page", Aggregate::Last, Some("properties.page")),
+        feature("visits", Aggregate::Sessions, None),
+    ];
+    spec.stages = vec![StageSpec { name: "buyer".into(), when: "paid > 4".into() }];
+    spec.views = vec![ViewSpec::new("people", ViewKind::Profiles)];
+    let page = |id, user, time, page: &str, amount: f64| {
+        event(id, user, s(time)).kind("payment_failed").with(&format!(r#""page":"{page}","amount":{amount}"#))
+    };
+    let mut events = vec![
+        page(1, 7, 0, "a", 1.0),
+        page(2, 1, 600, "b", 4.0),
+        page(3, 7, 700, "b", 0.5),
+        device(4, 1, "user_login", 800, 7),
+        page(5, 2, 5_000, "c", 9.0),
+    ];
+    let run = |events: &[Event]| {
+        let lines = events.iter().map(Event::line).collect();
+        let views = whole(&compile(&spec), &[partition(lines, vec![vec![1]; events.len()])], 2);
+        views.unwrap_or_else(|error| panic!("{error}"))["people"].clone()
+    };
+    let rows = run(&events);
+    assert_eq!(rows.len(), 1, "{rows:?}");
+    let row = &rows[0];
+    assert_eq!((text(row, "canonical_id"), row["user_ids"].as_int()), (user_id(7).as_str(), Some(2)));
+    let numbers = ["paid", "pages", "visits"].map(|name| number(row, name));
+    assert_eq!(numbers, [Some(5.5), Some(2.0), Some(1.0)]);
+    assert_eq!((text(row, "last_page"), text(row, "lifecycle_stage")), ("b", "buyer"));
+    events.push(device(6, 1, "user_logout", 6_000, 7));
+    assert_eq!(run(&events), Vec::<NamedRow>::new());
+}
+
+#[test]
 fn who_was_seen_first_stands_for_the_person() {
     // Goal: a visitor who signs up keeps the visitor's id, whatever partition that is in; of two who were seen at once the least id counts.
     let visitor = vec![event(1, 7, s(0)), event(2, 7, s(50))];
@@ -169,6 +219,32 @@ fn a_shared_device_takes_no_more_than_it_may() {
 }
 
 #[test]
+fn a_user_says_no_more_than_there_is_room_for() {
+    // Goal: of a user who names ever new ids within the time that events may be late, so that none has taken effect, the first 1,024 are
+    // kept and the rest counted; once the watermark has passed them, what was taken back makes room.
+    let mut spec = by_login();
+    spec.identity.iter_mut().for_each(|identity| identity.component_ids_max = 1_024);
+    spec.views.clear();
+    let mut events: Vec<Event> = (0..1_030).map(|at| device(at, 1, "user_login", 0, 10 + at)).collect();
+    let refused = |events: &[Event]| {
+        let partition = partition(events.iter().map(Event::line).collect(), vec![vec![100]; 20]);
+        run(&compile(&spec), &[partition], 1, &format()).report.counts.statements_refused
+    };
+    assert_eq!(refused(&events), 6);
+    let more = [
+        event(2_000, 1, s(100)),
+        device(2_001, 1, "user_logout", 101, 10),
+        event(2_002, 1, s(200)),
+        device(2_003, 1, "user_login", 201, 9_000),
+        device(2_004, 1, "user_login", 202, 9_001),
+    ];
+    events.truncate(1_023);
+    assert_eq!(refused(&events), 0);
+    events.extend(more);
+    assert_eq!(refused(&events), 0);
+}
+
+#[test]
 fn a_late_link_takes_effect_at_the_watermark_it_was_late_against() {
     // Goal: of a link and its end, the one with the later effect counts, not the later event time: the late link takes effect when the
     // log had come to 70 s, after the log-out of 60 s, and the two ids are one person.
@@ -176,4 +252,25 @@ fn a_late_link_takes_effect_at_the_watermark_it_was_late_against() {
     assert_eq!(run_lines(&by_login(), vec![on_time]).1, 1);
     let early = vec![device(1, 1, "user_logout", 60, 7), device(3, 1, "user_login", 50, 7), event(2, 1, s(100))];
     assert_eq!(run_lines(&by_login(), vec![early]), (rows(&[]), 1));
+}
+
+#[test]
+fn the_example_gives_what_the_page_shows() {
+    // Goal: docs/identities.md shows what its example prints.
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs");
+    let page = fs::read_to_string(docs.join("identities.md")).expect("the page");
+    let lake = tempfile::tempdir().expect("a temporary folder");
+    let whisperer = |verb: &str, more: &[&str]| {
+        let job = docs.join("visitors/job.toml");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_whisperer"));
+        let output = command.arg(verb).arg(job).args(more).arg("--output").arg(lake.path()).output();
+        let output = output.expect("the binary starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    };
+    whisperer("run", &["--no-pin"]);
+    for view in ["identities", "persons"] {
+        let shown = whisperer("views", &[view]);
+        assert!(page.contains(shown.trim_end()), "{view} is:\n{shown}");
+    }
 }

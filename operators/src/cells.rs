@@ -11,6 +11,7 @@
 
 mod editor;
 mod history;
+mod merge;
 
 use whisperer_schemas::time::{DAY, HOUR, MINUTE, Micros};
 

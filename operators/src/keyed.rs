@@ -498,6 +498,7 @@ impl KeyedOperator {
                 }
             }
         }
+        self.keys.say_parts(&mut self.outputs);
         let mut report = self.report.borrow_mut();
         report.epochs += 1;
         report.applied = Some(epoch);

@@ -13,6 +13,7 @@ mod cold;
 mod counts;
 mod cuts;
 mod links;
+mod parts;
 mod restore;
 mod state;
 mod survey;
@@ -43,9 +44,12 @@ pub use restore::{RestoreError, Restoring};
 pub use state::KeyState;
 pub use views::CHANGES_MAX;
 
+pub(crate) use codec::decode_cells;
+
 use cold::Cold;
 use cuts::Cuts;
 use links::Links;
+use parts::Parts;
 use survey::Survey;
 use views::Told;
 
@@ -90,6 +94,8 @@ pub struct Keys {
     /// What is not in memory; none where everything is.
     cold: Option<Cold>,
     survey: Survey,
+    /// What keys at work have said that they hold; nothing where no view asks.
+    parts: Parts,
     /// For each view, the epoch of the cut with which a change of the job began it anew.
     views_since: Vec<u64>,
 }
@@ -150,6 +156,7 @@ impl Keys {
             cuts: None,
             cold: None,
             survey: Survey::default(),
+            parts: Parts::default(),
             views_since,
         }
     }
@@ -164,7 +171,9 @@ impl Keys {
         state.used = true;
         let entry = state.due;
         let before = self.cold.as_ref().map_or(0, |_| state.hot_bytes());
-        Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }.record(record, pw);
+        let mut turn = Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false };
+        self.parts.note(&mut turn);
+        turn.record(record, pw);
         enter(&mut self.wheel, entry, state, at);
         if let Some(cold) = &mut self.cold {
             cold.hot_bytes = (cold.hot_bytes + state.hot_bytes()).saturating_sub(before);
@@ -204,6 +213,7 @@ impl Keys {
             }
         }
         self.due = entries;
+        self.say_parts(outputs);
         left == 0
     }
 
@@ -214,8 +224,9 @@ impl Keys {
                 cuts.touch(&self.job, &self.engine, state, at);
             }
             state.used = true;
-            Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false }
-                .fire_until(watermark);
+            let mut turn = Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false };
+            self.parts.note(&mut turn);
+            turn.fire_until(watermark);
             enter(&mut self.wheel, entry, state, at);
         }
     }

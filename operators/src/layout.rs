@@ -284,9 +284,13 @@ impl<'a> Names<'a> {
         let mut plain = view.clone();
         plain.strip_places();
         let mut definition = format!("{plain:?}");
-        if matches!(plain.kind, ViewKind::Identities | ViewKind::Persons) {
+        if matches!(plain.kind, ViewKind::Identities | ViewKind::Persons | ViewKind::Profiles) {
             let most = self.spec.identity.as_ref().map(|identity| identity.component_ids_max);
             definition.push_str(&format!(" {most:?}"));
+        }
+        if plain.kind == ViewKind::Profiles {
+            // Everything that the job computes is in it.
+            definition.push_str(&self.spec.fingerprint());
         }
         let definition = text_hash(&definition);
         ViewLayout { name: view.name.value.clone(), definition, since: 0 }

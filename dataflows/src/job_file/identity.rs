@@ -14,9 +14,11 @@ use super::{
 const IDS_MAX: u64 = 1 << 10;
 
 /// The view that the section makes.
-const VIEW: &str = "identities";
+const IDENTITIES: &str = "identities";
+/// The view that it makes where it is asked to.
+const PERSONS: &str = "persons";
 
-/// Reads the section, if it is there, and adds the view of who is who.
+/// Reads the section, if it is there, and adds the views of who is who and of persons.
 pub(super) fn read(root: &Section<'_>, spec: &mut JobSpec) {
     if root.get("identity").is_none() {
         return;
@@ -30,9 +32,14 @@ pub(super) fn read(root: &Section<'_>, spec: &mut JobSpec) {
     }
     let component_ids_max = component_ids_max.and_then(|most| u32::try_from(most).ok()).unwrap_or(COMPONENT_IDS_MAX);
     spec.identity = Some(IdentitySpec { component_ids_max, links, unlinks });
-    let name = Located { value: VIEW.to_owned(), span: section.span() };
+    let asked = section.get("persons").and_then(|v| v.flag()) == Some(true);
+    let persons = asked.then_some((PERSONS, ViewKind::Profiles));
+    let view = |(name, kind): (&str, ViewKind)| {
+        let name = Located { value: name.to_owned(), span: section.span() };
+        ViewSpec { name, kind_span: section.span(), ..ViewSpec::new("", kind) }
+    };
     // First, so that one of the job's own with its name is the one that is in the wrong.
-    spec.views.insert(0, ViewSpec { name, kind_span: section.span(), ..ViewSpec::new("", ViewKind::Identities) });
+    spec.views.splice(..0, [(IDENTITIES, ViewKind::Identities)].into_iter().chain(persons).map(view));
 }
 
 fn read_link(section: &Section<'_>) -> LinkSpec {

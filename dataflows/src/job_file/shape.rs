@@ -188,7 +188,7 @@ pub(super) const SEGMENTS: Shape = Shape { title: "\"segments\"", keys: &[], lat
 pub(super) const STEP: Shape = Shape { title: "a step", keys: &["name", "where"], later: &[] };
 
 pub(super) const IDENTITY: Shape =
-    Shape { title: "[identity]", keys: &["component_ids_max", "link", "unlink"], later: &[] };
+    Shape { title: "[identity]", keys: &["component_ids_max", "persons", "link", "unlink"], later: &[] };
 
 pub(super) const LINK: Shape = Shape { title: "[[identity.link]]", keys: &["event", "other"], later: &[] };
 

@@ -26,6 +26,8 @@ pub struct Identity {
     pub(crate) ledger: usize,
     /// The slot with the time at which the key was first seen.
     pub(crate) first_seen: usize,
+    /// Whether a view shows what the ids of a person come to together.
+    pub(crate) profiles: bool,
 }
 
 /// What the events of one lane say.
@@ -74,7 +76,7 @@ fn lane(spec: &JobSpec, link: &LinkSpec, intake: &mut IntakeBuilder) -> Result<u
 
 /// Checks the section, and that views which need it have it.
 pub(super) fn check(spec: &JobSpec, errors: &mut Vec<JobError>) {
-    let needs = |kind: &ViewKind| matches!(kind, ViewKind::Persons | ViewKind::Identities);
+    let needs = |kind: &ViewKind| matches!(kind, ViewKind::Persons | ViewKind::Identities | ViewKind::Profiles);
     if spec.identity.is_none() {
         for view in spec.views.iter().filter(|view| needs(&view.kind)) {
             errors.push(JobError {
@@ -93,7 +95,9 @@ pub(super) fn compile(spec: &JobSpec, statements: Vec<Statement>, slots: &mut Ve
     let (ledger, first_seen) = (slots.len(), slots.len() + 1);
     slots.extend([slot(SlotKind::Statements, true), slot(SlotKind::Earliest, false)]);
     let lanes = statements.iter().fold(0, |lanes, statement| lanes | 1 << statement.lane);
-    Some(Identity { component_ids_max: *component_ids_max as usize, statements, lanes, ledger, first_seen })
+    let profiles = spec.views.iter().any(|view| view.kind == ViewKind::Profiles);
+    let component_ids_max = *component_ids_max as usize;
+    Some(Identity { component_ids_max, statements, lanes, ledger, first_seen, profiles })
 }
 
 impl Identity {

@@ -1,5 +1,7 @@
 //! Views, compiled: what is kept with each key for them, and the tables that they become.
 
+mod persons;
+
 use std::sync::Arc;
 
 use whisperer_schemas::{Column, ColumnType, Micros, TableSchema};
@@ -9,7 +11,7 @@ use crate::{
     cells::{Slot, SlotKind},
     expression::{self, BoolExpr, Kind, Names},
     record::LaneMask,
-    spec::{Entity, JobError, JobSpec, Located, Period, SegmentSpec, ViewKind, ViewSpec},
+    spec::{JobError, JobSpec, Located, Period, SegmentSpec, ViewKind, ViewSpec},
     views::GROUP_MAX,
 };
 
@@ -69,6 +71,7 @@ impl View {
                 | ViewPlan::Cohorts { .. }
                 | ViewPlan::Funnel { .. }
                 | ViewPlan::Identities
+                | ViewPlan::Profiles
         )
     }
 }
@@ -113,14 +116,16 @@ pub enum ViewPlan {
     },
     Persons,
     Identities,
+    Profiles,
 }
 
 impl ViewPlan {
     /// Columns behind those of the group that tell its rows from one another: a rank, which percentile, a user.
-    fn ordinals(&self, words: usize) -> usize {
+    fn ordinals(&self, words: usize, ids: usize) -> usize {
         match self {
             // Who it is stands before who they are.
             ViewPlan::Identities => words - 2,
+            ViewPlan::Profiles => ids,
             ViewPlan::Top { .. } | ViewPlan::Percentiles { .. } => 1,
             ViewPlan::Members { .. } => 2,
             _ => 0,
@@ -132,7 +137,7 @@ impl ViewPlan {
         match self {
             ViewPlan::Top { .. } => 4,
             // All of its columns: it has no groups.
-            ViewPlan::Identities => words,
+            ViewPlan::Identities | ViewPlan::Profiles => words,
             ViewPlan::Percentiles { .. } => 3,
             ViewPlan::Sum | ViewPlan::Members { .. } | ViewPlan::Funnel { .. } => 2,
             _ => 1,
@@ -147,6 +152,10 @@ pub enum Word {
     Text,
     /// A text that the answer has with it.
     OwnText,
+    /// The same where its word is not [`crate::views::NONE`].
+    OptionalText,
+    /// A truth value: 1 or 0.
+    Flag,
     /// The bits of a number.
     Number,
     /// A place in a closed list.
@@ -248,6 +257,12 @@ impl Columns {
         self.add(Column::required("user_id", ColumnType::Text, "", doc), Word::OwnText);
     }
 
+    fn id(&mut self, name: &str, doc: &str, is_there: bool) {
+        if is_there {
+            self.add(Column::required(name, ColumnType::Text, "", doc), Word::OwnText);
+        }
+    }
+
     fn time(&mut self, name: &str, doc: &str) {
         self.add(Column::required(name, ColumnType::Time, "us", doc), Word::Time);
     }
@@ -264,6 +279,7 @@ impl Compiler<'_> {
                 self.tally(spec, &mut columns)
             }
             ViewKind::Identities => (self.identities(&mut columns), None),
+            ViewKind::Profiles => (self.profiles(&mut columns), None),
             ViewKind::Top { of, limit } => {
                 self.top_columns(&mut columns, &of.value);
                 (ViewPlan::Top { limit: *limit }, self.number(of))
@@ -300,7 +316,8 @@ impl Compiler<'_> {
             self.error(place, format!("the view has groups of {width} names, and there are at most {GROUP_MAX}"), None);
         }
         self.check_columns(spec, &columns);
-        let table = Arc::new(TableSchema::view(&spec.name.value, columns, width + plan.ordinals(words.len())));
+        let table =
+            Arc::new(TableSchema::view(&spec.name.value, columns, width + plan.ordinals(words.len(), self.ids())));
         let places = group_by.iter().filter_map(|dimension| match dimension {
             Dimension::Shown(at) => Some(*at),
             Dimension::App | Dimension::Stage => None,
@@ -335,20 +352,6 @@ impl Compiler<'_> {
                 (ViewPlan::Count, None)
             }
         }
-    }
-
-    fn identities(&self, columns: &mut Columns) -> ViewPlan {
-        let mut id = |name: &str, doc: &str| {
-            columns.add(Column::required(name, ColumnType::Text, "", doc), Word::OwnText);
-        };
-        if self.spec.entity == Entity::AppUser {
-            id("app_id", "Application of the id");
-        }
-        id("user_id", "An id that is linked");
-        id("canonical_id", "The id that stands for its person");
-        let doc = "Links of the id that do not count, since its person would have too many ids";
-        columns.add(Column::required("refused_links", ColumnType::Int, "links", doc), Word::Count);
-        ViewPlan::Identities
     }
 
     fn segments(&mut self, segments: &[SegmentSpec], columns: &mut Columns) -> ViewPlan {
@@ -427,6 +430,7 @@ impl Compiler<'_> {
                 | ViewKind::Cohorts { .. }
                 | ViewKind::Funnel { .. }
                 | ViewKind::Identities
+                | ViewKind::Profiles
         ) {
             let message = format!("a view of this kind cannot be grouped by \"{}\"", name.value);
             self.error(name.span.clone(), message, Some("it can by \"app_id\"".into()));

@@ -16,6 +16,7 @@ use super::{Engine, KeyState};
 use crate::{
     cells::{Cells, count_of, first_word, pane_of, slot_in},
     dedup::Recent,
+    interner::Interner,
     layout::{LayoutError, StateLayout},
 };
 
@@ -67,10 +68,11 @@ pub(super) fn encode(engine: &Engine, layout: &StateLayout, state: &KeyState, ou
         out.extend_from_slice(&id.to_le_bytes());
         number(out, zigzag(state.key_clock.wrapping_sub(clock)));
     });
-    encode_cells(engine, layout, state.cells.words(), out);
+    encode_cells(&engine.texts, layout, state.cells.words(), out);
 }
 
-fn encode_cells(engine: &Engine, layout: &StateLayout, words: &[u64], out: &mut Vec<u8>) {
+/// Appends cells, of which `words` are the words.
+pub(super) fn encode_cells(texts: &Interner, layout: &StateLayout, words: &[u64], out: &mut Vec<u8>) {
     let (mut last_slot, mut last) = (usize::MAX, 0);
     let mut rest = words;
     let mut cells = 0;
@@ -88,7 +90,7 @@ fn encode_cells(engine: &Engine, layout: &StateLayout, words: &[u64], out: &mut 
         number(out, count_of(*first));
         (last_slot, last) = (slot, pane);
         for (at, value) in cell.iter().enumerate().skip(1) {
-            if of.text && at + 1 == cell.len() { text(out, engine.texts.get(*value as u32)) } else { word(out, *value) }
+            if of.text && at + 1 == cell.len() { text(out, texts.get(*value as u32)) } else { word(out, *value) }
         }
         cells += 1;
     }
@@ -118,7 +120,7 @@ pub(super) fn decode(
     let app = engine.apps.number(input.text()?);
     let user_id = CompactString::new(input.text()?);
     let recent = input.recent(key_clock)?;
-    let words = input.cells(engine, old, mapping)?;
+    let words = input.cells(&mut engine.texts, old, mapping)?;
     if !input.rest.is_empty() {
         return Err(LayoutError::State);
     }
@@ -136,6 +138,11 @@ pub(super) fn decode(
     state.recent = recent;
     state.cells = Cells::from_words(words);
     Ok(state)
+}
+
+/// Reads cells that were encoded alone; gives their words, in which texts have their numbers among `texts`.
+pub(crate) fn decode_cells(texts: &mut Interner, layout: &StateLayout, bytes: &[u8]) -> Result<Vec<u64>, LayoutError> {
+    Input { rest: bytes }.cells(texts, layout, None)
 }
 
 struct Input<'a> {
@@ -193,7 +200,7 @@ impl<'a> Input<'a> {
 
     fn cells(
         &mut self,
-        engine: &mut Engine,
+        texts: &mut Interner,
         old: &StateLayout,
         mapping: Option<&Mapping>,
     ) -> Result<Vec<u64>, LayoutError> {
@@ -212,7 +219,7 @@ impl<'a> Input<'a> {
             words.push(first_word(slot, pane, low));
             for at in 1..of.words {
                 let is_text = of.text && at + 1 == of.words;
-                words.push(if is_text { u64::from(engine.texts.number(self.text()?)) } else { self.word()? });
+                words.push(if is_text { u64::from(texts.number(self.text()?)) } else { self.word()? });
             }
             if let Some(mapping) = mapping {
                 let mut cell = words.split_off(begin);

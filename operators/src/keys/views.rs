@@ -53,6 +53,7 @@ impl Turn<'_> {
         self.say(facts, 1);
         self.say_changes_again();
         self.say_links_again();
+        self.say_part(None);
     }
 
     /// Follows an evaluation at `now`, before which the stage was another or the same.

@@ -19,6 +19,8 @@ pub(super) struct Touch {
     pub clock: Micros,
     /// The value of `of`; null where there is none.
     pub value: Datum,
+    /// Whose it was among the ids of a person, in their order; 0 for an id by itself.
+    pub member: usize,
 }
 
 /// A feature's value at an instant.
@@ -120,17 +122,15 @@ impl Feature<'_> {
         let decay = |age: Micros| libm::exp2(-(age as f64 / half_life));
         let (mut sum, mut weight) = (0.0, 0.0);
         for pane in self.panes(visible).values() {
-            let (mut newest, mut s, mut w) = (pane[0].time, 0.0, 0.0);
-            for touch in pane {
-                let value = touch.value.as_number().unwrap_or(0.0);
-                if touch.time >= newest {
-                    let factor = decay(touch.time - newest);
-                    (s, w, newest) = (s * factor + value, w * factor + 1.0, touch.time);
-                } else {
-                    let factor = decay(newest - touch.time);
-                    (s, w) = (s + value * factor, w + factor);
+            let of_members = members(pane).map(|touches| {
+                let (mut newest, mut s, mut w) = (touches[0].time, 0.0, 0.0);
+                for touch in touches {
+                    let value = touch.value.as_number().unwrap_or(0.0);
+                    (newest, s, w) = newer((newest, s, w), (touch.time, value, 1.0), decay);
                 }
-            }
+                (newest, s, w)
+            });
+            let (newest, s, w) = of_members.reduce(|all, more| newer(all, more, decay)).expect("a pane has touches");
             sum += s * decay(now - newest);
             weight += w * decay(now - newest);
         }
@@ -161,6 +161,18 @@ impl Feature<'_> {
 
     /// The size of the set as of `now`, and whether it refused an event that the window holds.
     fn distinct(&self, touches: &[Touch], distinct_max: u32, now: Micros) -> (usize, bool) {
+        let mut all = BTreeSet::new();
+        let mut capped = false;
+        for touches in members(&touches.iter().collect::<Vec<_>>()) {
+            let (values, refused) = self.distinct_of_one(touches, distinct_max, now);
+            all.extend(values);
+            capped |= refused;
+        }
+        (all.len(), capped)
+    }
+
+    /// The set of one id.
+    fn distinct_of_one(&self, touches: &[&Touch], distinct_max: u32, now: Micros) -> (BTreeSet<Distinct>, bool) {
         // By value the newest pane in which it was counted.
         let mut newest: BTreeMap<Distinct, i64> = BTreeMap::new();
         let mut refused = BTreeSet::new();
@@ -182,7 +194,7 @@ impl Feature<'_> {
             }
         }
         newest.retain(|_, newest| held(*newest, now));
-        (newest.len(), refused.into_iter().any(|pane| held(pane, now)))
+        (newest.into_keys().collect(), refused.into_iter().any(|pane| held(pane, now)))
     }
 
     fn sessions_value(&self, touches: &[Touch], now: Micros) -> Datum {
@@ -223,8 +235,31 @@ fn counted(window: Option<&Window>, touch: &Touch) -> bool {
     window.is_none_or(|window| window.holds(window.pane_of(touch.time), touch.clock))
 }
 
+/// What each id of a person did.
+fn members<'s, 't>(touches: &'s [&'t Touch]) -> impl Iterator<Item = &'s [&'t Touch]> {
+    touches.chunk_by(|one, other| one.member == other.member)
+}
+
 fn pane_sum(pane: &[&Touch]) -> f64 {
-    pane.iter().filter_map(|touch| touch.value.as_number()).fold(0.0, |sum, value| sum + value)
+    let of_member = |touches: &[&Touch]| {
+        touches.iter().filter_map(|touch| touch.value.as_number()).fold(0.0, |sum, value| sum + value)
+    };
+    members(pane).map(of_member).fold(0.0, |sum, member| sum + member)
+}
+
+/// Two weighted sums as of the newer of their times.
+fn newer(
+    (here, sum, weight): (Micros, f64, f64),
+    (there, more, weights): (Micros, f64, f64),
+    decay: impl Fn(Micros) -> f64,
+) -> (Micros, f64, f64) {
+    if there >= here {
+        let factor = decay(there - here);
+        (there, sum * factor + more, weight * factor + weights)
+    } else {
+        let factor = decay(here - there);
+        (here, sum + more * factor, weight + weights * factor)
+    }
 }
 
 /// Consecutive UTC days with an event, back from today or, if today has none, from yesterday.

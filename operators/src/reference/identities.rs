@@ -35,6 +35,8 @@ struct Said {
 /// The persons that ids are.
 #[derive(Default)]
 pub(super) struct Persons {
+    /// When linked ids were first seen.
+    first_seen: BTreeMap<Id, Micros>,
     canonical: BTreeMap<Id, Id>,
     refused: BTreeMap<Id, i64>,
 }
@@ -108,11 +110,26 @@ impl<'a> Identities<'a> {
             let canonical = set.iter().min_by_key(|id| (first_seen[**id], id.last())).expect("no set is empty");
             persons.canonical.extend(set.iter().map(|id| ((*id).clone(), (*canonical).clone())));
         }
+        persons.first_seen = first_seen;
         persons
     }
 }
 
 impl Persons {
+    /// The persons of several ids: the one that stands for all, and all in the order in which they were seen.
+    pub fn of_several(&self) -> Vec<(Id, Vec<Id>)> {
+        let mut all: BTreeMap<&Id, Vec<Id>> = BTreeMap::new();
+        for (id, canonical) in &self.canonical {
+            all.entry(canonical).or_default().push(id.clone());
+        }
+        let several = all.into_iter().filter(|(_, ids)| ids.len() > 1);
+        let sorted = |(canonical, mut ids): (&Id, Vec<Id>)| {
+            ids.sort_by_key(|id| (self.first_seen[id], id.last().cloned()));
+            (canonical.clone(), ids)
+        };
+        several.map(sorted).collect()
+    }
+
     /// The id that stands for the person of an id.
     pub fn canonical(&self, id: &Id) -> Id {
         self.canonical.get(id).unwrap_or(id).clone()

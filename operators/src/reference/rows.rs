@@ -44,6 +44,27 @@ pub(super) fn profile(plan: &Plan, key: &Key, as_of: Micros, last: bool) -> Resu
     Ok(row)
 }
 
+/// The row of a person of several ids, who is told by one of them.
+pub(super) fn person(
+    plan: &Plan,
+    moment: &Moment,
+    (canonical, ids): (&[String], usize),
+    now: Micros,
+) -> Result<NamedRow, String> {
+    let mut row = NamedRow::new();
+    job_columns(plan, moment, &mut row)?;
+    row.retain(|name, _| !name.ends_with("_contributions") && (name != "lifecycle_stage" || !plan.stages.is_empty()));
+    if let [app, id] = canonical {
+        put(&mut row, "app_id", Value::text(app));
+        put(&mut row, "canonical_id", Value::text(id));
+    } else {
+        put(&mut row, "canonical_id", canonical.first().map_or(Value::Null, Value::text));
+    }
+    put(&mut row, "user_ids", Value::Int(ids as i64));
+    put(&mut row, "as_of", Value::Time(now));
+    Ok(row)
+}
+
 fn put(row: &mut NamedRow, column: &str, value: Value) {
     row.insert(column.to_owned(), value);
 }

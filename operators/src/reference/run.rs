@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use whisperer_schemas::time::Micros;
 
 use super::{
-    Options, Outcome, RawLine, expression,
+    NamedRow, Options, Outcome, RawLine, expression,
     features::Touch,
-    identities::Identities,
+    identities::{Id, Identities, Persons},
     moment::Moment,
     parse::{self, Event, Line},
     plan::Plan,
@@ -29,9 +29,29 @@ pub(super) fn run(spec: &JobSpec, options: &Options, partitions: &[Vec<RawLine>]
     if let Some(end) = end {
         run.finish(end)?;
     }
+    let persons = run.identities.persons();
+    let profiles = profiles(&plan, &persons, &run.keys)?;
     let seen: Vec<Seen> = run.keys.into_values().map(|key| key.seen).collect();
-    run.outcome.views = views.rows(&seen, &run.identities.persons());
+    run.outcome.views = views.rows(&seen, &persons, &profiles);
     Ok(run.outcome)
+}
+
+/// What the ids of each person of several come to together.
+fn profiles(plan: &Plan, persons: &Persons, keys: &BTreeMap<Id, Key>) -> Result<Vec<NamedRow>, String> {
+    let mut rows = Vec::new();
+    for (canonical, ids) in persons.of_several() {
+        let members: Vec<&Key> = ids.iter().filter_map(|id| keys.get(id)).collect();
+        let Some(now) = members.iter().map(|key| key.floor).max() else { continue };
+        let mut touches = vec![Vec::new(); plan.features.len()];
+        for (member, key) in members.iter().enumerate() {
+            for (all, own) in touches.iter_mut().zip(&key.touches) {
+                all.extend(own.iter().map(|touch| Touch { member, ..touch.clone() }));
+            }
+        }
+        let moment = Moment::new(plan, &touches, now, None);
+        rows.push(rows::person(plan, &moment, (&canonical, ids.len()), now)?);
+    }
+    Ok(rows)
 }
 
 /// All that is kept for a key.
@@ -99,7 +119,7 @@ impl Key {
         self.changed = true;
         self.applied.push((event.event_id.clone(), self.clock));
         for (feature, touches) in plan.features.iter().zip(&mut self.touches) {
-            let touch = |value| Touch { time: event.time, clock: self.clock, value };
+            let touch = |value| Touch { time: event.time, clock: self.clock, value, member: 0 };
             touches.extend(feature.touch(event)?.map(touch));
         }
         Ok(())

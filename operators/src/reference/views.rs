@@ -110,7 +110,7 @@ impl<'a> Views<'a> {
     }
 
     /// The rows of every view, by its name, in no order.
-    pub fn rows(&self, all: &[Seen], persons: &Persons) -> BTreeMap<String, Vec<NamedRow>> {
+    pub fn rows(&self, all: &[Seen], persons: &Persons, profiles: &[NamedRow]) -> BTreeMap<String, Vec<NamedRow>> {
         let person = |seen: &Seen| match self.entity {
             Entity::AppUser => persons.canonical(&vec![seen.app_id.clone(), seen.user_id.clone()]),
             Entity::User => persons.canonical(&vec![seen.user_id.clone()]),
@@ -118,6 +118,7 @@ impl<'a> Views<'a> {
         let rows = |(at, view): (usize, &View)| {
             let rows = match view.spec.kind {
                 ViewKind::Identities => persons.rows(),
+                ViewKind::Profiles => profiles.to_vec(),
                 _ => view.rows(at, all, &person),
             };
             (view.spec.name.value.clone(), rows)
@@ -202,23 +203,10 @@ impl<'a> View<'a> {
                 vec![named([("users", int(different.len()))])]
             }
             // They have no groups.
-            ViewKind::Identities => Vec::new(),
-            ViewKind::Sum { .. } => {
-                let millionths: i128 = numbers().map(|number| i128::from((number * 1e6).round() as i64)).sum();
-                let row = named([("users", int(numbers().count())), ("sum", Value::number(millionths as f64 / 1e6))]);
-                Some(row).filter(|_| numbers().next().is_some()).into_iter().collect()
-            }
+            ViewKind::Identities | ViewKind::Profiles => Vec::new(),
+            ViewKind::Sum { .. } => sum(&numbers().collect::<Vec<_>>()),
             ViewKind::Top { limit, .. } => top(at, users, *limit as usize),
-            ViewKind::Percentiles { at: asked, resolution, .. } => {
-                let mut values: Vec<i64> = numbers().map(|number| (number / resolution).round() as i64).collect();
-                values.sort_unstable();
-                let row = |p: &f64| {
-                    let value = Value::number(nearest_rank(&values, *p)? as f64 * resolution);
-                    let (p, users) = (Value::number(*p), int(values.len()));
-                    Some(named([("percentile", p), ("users", users), ("value", value)]))
-                };
-                asked.iter().filter_map(row).collect()
-            }
+            ViewKind::Percentiles { at: asked, resolution, .. } => percentiles(numbers(), asked, *resolution),
             ViewKind::Transitions => counted(users.iter().flat_map(|seen| &seen.changes), |(from, to, day)| {
                 named([
                     ("from_stage", Value::text(from)),
@@ -278,6 +266,24 @@ fn members(at: usize, segments: &[SegmentSpec], users: &[&Seen]) -> Vec<NamedRow
         }
     }
     rows
+}
+
+/// The sum of numbers, each to the nearest millionth; no row where there is none.
+fn sum(numbers: &[f64]) -> Vec<NamedRow> {
+    let millionths: i128 = numbers.iter().map(|number| i128::from((number * 1e6).round() as i64)).sum();
+    let row = named([("users", int(numbers.len())), ("sum", Value::number(millionths as f64 / 1e6))]);
+    Some(row).filter(|_| !numbers.is_empty()).into_iter().collect()
+}
+
+fn percentiles(numbers: impl Iterator<Item = f64>, asked: &[f64], resolution: f64) -> Vec<NamedRow> {
+    let mut values: Vec<i64> = numbers.map(|number| (number / resolution).round() as i64).collect();
+    values.sort_unstable();
+    let row = |p: &f64| {
+        let value = Value::number(nearest_rank(&values, *p)? as f64 * resolution);
+        let (p, users) = (Value::number(*p), int(values.len()));
+        Some(named([("percentile", p), ("users", users), ("value", value)]))
+    };
+    asked.iter().filter_map(row).collect()
 }
 
 fn top(at: usize, users: &[&Seen], limit: usize) -> Vec<NamedRow> {

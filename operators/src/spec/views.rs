@@ -103,6 +103,8 @@ pub enum ViewKind {
     Persons,
     /// The ids that are linked to others, and which of them stands for all.
     Identities,
+    /// What the ids of each person of several come to together.
+    Profiles,
 }
 
 /// A set of users.
@@ -149,7 +151,7 @@ impl ViewSpec {
         texts.extend(group_by.iter_mut().chain(when));
         match kind {
             ViewKind::Count | ViewKind::Distinct | ViewKind::Transitions | ViewKind::Decisions => {}
-            ViewKind::Persons | ViewKind::Identities => {}
+            ViewKind::Persons | ViewKind::Identities | ViewKind::Profiles => {}
             ViewKind::Sum { of } | ViewKind::Top { of, .. } | ViewKind::Percentiles { of, .. } => texts.push(of),
             ViewKind::Segments { segments } | ViewKind::Members { segments } => {
                 texts.extend(segments.iter_mut().flat_map(|segment| [&mut segment.name, &mut segment.when]));

@@ -11,7 +11,7 @@ use timely::{
 
 use super::{
     DistinctCounts, Fact, FactUpdate, Group, IdHash, Identities, Identity, Quantile, Quantiles, Tallies, Tally, Top,
-    facts::from_descending,
+    epochs::Combine, facts::from_descending, persons::person_profiles,
 };
 use crate::job::{CompiledJob, View, ViewPlan, Word};
 
@@ -68,7 +68,7 @@ impl<'scope> AnswerViews<'scope> for StreamVec<'scope, u64, FactUpdate> {
             Fact::Valued { .. } => (2, update),
             Fact::Ranked(_) => (3, update),
             Fact::Listed(_) => (4, update),
-            Fact::Person { .. } | Fact::FirstSeen { .. } | Fact::Link(_) => (5, update),
+            Fact::Person { .. } | Fact::FirstSeen { .. } | Fact::Link(_) | Fact::Part(_) => (5, update),
         });
         let asked = |kind: usize| job.views.each.iter().any(|view| kind_of_facts(&view.plan) == kind);
         let kinds = by_kind.into_iter().zip([tallied, distinct, valued, ranked, listed, linked]).enumerate();
@@ -85,7 +85,7 @@ fn kind_of_facts(plan: &ViewPlan) -> usize {
         ViewPlan::Percentiles { .. } | ViewPlan::Funnel { .. } => 2,
         ViewPlan::Top { .. } => 3,
         ViewPlan::Members { .. } => 4,
-        ViewPlan::Persons | ViewPlan::Identities => 5,
+        ViewPlan::Persons | ViewPlan::Identities | ViewPlan::Profiles => 5,
         _ => 0,
     }
 }
@@ -140,12 +140,14 @@ fn linked<'scope>(facts: Facts<'scope>, job: Arc<CompiledJob>) -> Answers<'scope
     });
     let ids_max = job.identity.as_ref().map_or(1, |identity| identity.component_ids_max);
     let identities = links.identities(first_seen, ids_max);
+    let parts = facts.clone().flat_map(|fact| if let Fact::Part(part) = fact { Some(*part) } else { None }).combine();
     let ids = facts.flat_map(|fact| match fact {
         Fact::Person { view, group, id } => Some(((view, group), id)),
         _ => None,
     });
     let persons = persons(ids, identities.clone()).distinct_counts();
-    counted(persons, job.clone()).concat(who_is_who(identities, job))
+    let profiles = person_profiles(parts, identities.clone(), job.clone());
+    counted(persons, job.clone()).concatenate([profiles, who_is_who(identities, job)])
 }
 
 /// Ids in groups, of which each stands for its person.

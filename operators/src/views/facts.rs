@@ -70,10 +70,23 @@ pub enum Fact {
     },
     /// A link between two ids that is in effect.
     Link(Box<Link>),
+    /// What the state of an id holds.
+    Part(Box<Part>),
 }
 
 /// An id in its application: the two halves of its key's hash, since a `u128` would make every fact longer.
 pub type IdHash = [u64; 2];
+
+/// What the state of an id holds.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Part {
+    /// The id.
+    pub id: IdHash,
+    /// The instant that it has come to: that of its last event or timer, or the watermark that its last event was late against.
+    pub now: Micros,
+    /// The cells of its features, encoded.
+    pub cells: Vec<u8>,
+}
 
 /// A link between two ids: the user of the event that said so, and the other.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

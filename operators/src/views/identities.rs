@@ -31,6 +31,8 @@ pub struct Identity {
     pub canonical: CompactString,
     /// The hash of that.
     pub canonical_hash: IdHash,
+    /// When the id was first seen.
+    pub first_seen: Micros,
     /// Links of the id that do not count, since its person would have too many ids.
     pub refused: u32,
 }
@@ -143,9 +145,17 @@ fn assemble<'a>(pieces: impl Iterator<Item = &'a Piece>, ids_max: usize) -> Vec<
     }
     let identity = |(hash, place): (&IdHash, &usize)| {
         let canonical_hash = canonical[&root(&members, *place)];
-        let Member { app, id, refused, .. } = &members[*place];
+        let Member { app, id, first_seen, refused, .. } = &members[*place];
         let canonical = members[places[&canonical_hash]].id.clone();
-        Identity { app: (*app).clone(), id: (*id).clone(), hash: *hash, canonical, canonical_hash, refused: *refused }
+        Identity {
+            app: (*app).clone(),
+            id: (*id).clone(),
+            hash: *hash,
+            canonical,
+            canonical_hash,
+            first_seen: *first_seen,
+            refused: *refused,
+        }
     };
     places.iter().map(identity).collect()
 }

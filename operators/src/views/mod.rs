@@ -22,6 +22,7 @@ mod epochs;
 mod facts;
 mod identities;
 mod period;
+mod persons;
 mod quantiles;
 mod rows;
 mod stages;
@@ -33,7 +34,7 @@ pub use components::Components;
 pub use distinct::DistinctCounts;
 pub(crate) use facts::descending;
 pub use facts::{
-    FIXED_POINT, Fact, FactUpdate, GROUP_MAX, Group, IdHash, Link, NONE, TextUpdate, UserFact, fixed_point,
+    FIXED_POINT, Fact, FactUpdate, GROUP_MAX, Group, IdHash, Link, NONE, Part, TextUpdate, UserFact, fixed_point,
 };
 pub use identities::{Identities, Identity};
 pub use period::first_day_of;

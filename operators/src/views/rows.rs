@@ -25,6 +25,10 @@ pub fn row(
     for word in &view.words {
         values.push(match word {
             Word::OwnText => own.next().map_or(Value::Null, Value::text),
+            Word::OptionalText => match words.next() {
+                Some(word) if *word != NONE => own.next().map_or(Value::Null, Value::text),
+                _ => Value::Null,
+            },
             word => words.next().map_or(Value::Null, |bits| value(word, *bits, texts)),
         });
     }
@@ -43,6 +47,7 @@ fn value(word: &Word, bits: u64, texts: &Texts) -> Value {
         _ if bits == NONE => Value::Null,
         Word::Choice(names) => names.get(bits as usize).map_or(Value::Null, Value::text),
         Word::Text => texts.get(&bits).map_or(Value::Null, Value::text),
-        Word::OwnText => Value::Null,
+        Word::Flag => Value::Bool(bits == 1),
+        Word::OwnText | Word::OptionalText => Value::Null,
     }
 }
