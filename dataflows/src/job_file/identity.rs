@@ -1,14 +1,13 @@
 //! `[identity]`: which ids are one person.
 
 use whisperer_connectors::format::EventTypes;
-use whisperer_operators::spec::{COMPONENT_IDS_MAX, IdentitySpec, JobSpec, LinkSpec, Located, ViewKind, ViewSpec};
+use whisperer_operators::{
+    expression::did_you_mean,
+    spec::{COMPONENT_IDS_MAX, IdentitySpec, JobSpec, LinkSpec, Located, ViewKind, ViewSpec},
+};
 use whisperer_schemas::event::EVENT_TYPES;
 
-use super::{
-    problems::{Problems, did_you_mean},
-    section::Section,
-    shape,
-};
+use super::{problems::Problems, section::Section, shape};
 
 /// Ids of one person, beyond which a job does not go: what hangs together is put together as a whole.
 const IDS_MAX: u64 = 1 << 10;
