@@ -7,7 +7,8 @@
 //! 4. What starts from nothing finds an empty base; a checkpoint that lies before the base is refused.
 //! 5. Removing twice is no error, and what is removed is not listed.
 //! 6. What was written is there when the store is opened again.
-//! 7. Whatever the sequence of checkpoints, merges and removals: every checkpoint that is kept loads as it was taken.
+//! 7. A record of the control log is created once, by anybody; another one of that name is refused, the same is not.
+//! 8. Whatever the sequence of checkpoints, merges and removals: every checkpoint that is kept loads as it was taken.
 
 use std::collections::BTreeMap;
 
@@ -40,6 +41,7 @@ pub fn check(open: Open<'_>) {
     let base = check_base(open);
     check_preparing(open, &base);
     check_removal(open);
+    check_control(open);
     clear(open);
     check_life(open, 0x5eed);
 }
@@ -231,6 +233,24 @@ fn check_removal(open: Open<'_>) {
 }
 
 /// Rule 7: a job's life, from `seed`.
+fn check_control(open: Open<'_>) {
+    let (store, reader) = (open(Role::Coordinator), open(Role::Reader));
+    assert_eq!(store.control().expect("listed"), Vec::<String>::new());
+    assert_eq!(store.read_control("request-1").expect("read"), None);
+    assert!(reader.create_control("request-1", b"one").expect("created"));
+    assert!(store.create_control("request-1", b"one").expect("the same"));
+    assert!(!store.create_control("request-1", b"two").expect("refused"));
+    assert!(store.create_control("entry-1", b"").expect("created"));
+    drop((store, reader));
+    let store = open(Role::Coordinator);
+    assert_eq!(store.control().expect("listed"), ["entry-1", "request-1"]);
+    assert_eq!(store.read_control("request-1").expect("read").as_deref(), Some(&b"one"[..]));
+    let names = ["request-1".to_owned(), "entry-1".to_owned()];
+    store.remove_control(&names).expect("removed");
+    store.remove_control(&names).expect("removed already");
+    assert_eq!(store.control().expect("listed"), Vec::<String>::new());
+}
+
 fn check_life(open: Open<'_>, seed: u64) {
     let mut random = Random(seed);
     let mut life = Life::default();

@@ -32,6 +32,7 @@ pub const POINTS: &[&str] = &[
     "delta-written",
     "manifest-begun",
     "manifest-created",
+    "control-written",
     "merge-begun",
     "merge-half-done",
     "merge-done",

@@ -14,7 +14,7 @@ use whisperer_schemas::{
 };
 
 use super::{
-    Role, StateStore, States,
+    CONTROL, Role, StateStore, States,
     base::{self, BaseKind, BaseStore, Merging},
     disk::{Disk, LocalDisk},
     error::{StoreError, damaged, io},
@@ -116,7 +116,7 @@ impl FolderStore {
 
     /// Removes what processes have left unfinished that are dead or fenced by now.
     fn clean(&self) -> Result<(), StoreError> {
-        let folders = [MANIFESTS, DELTAS, BASE];
+        let folders = [MANIFESTS, DELTAS, BASE, CONTROL];
         folders.into_iter().try_for_each(|folder| files::clean(self.disk.as_ref(), &self.path(folder)))
     }
 
@@ -235,6 +235,31 @@ impl StateStore for FolderStore {
     fn files(&self) -> Result<Vec<String>, StoreError> {
         let names = self.names(DELTAS)?.into_iter().filter(|name| !name.starts_with('.'));
         Ok(names.map(|name| format!("{DELTAS}/{name}")).collect())
+    }
+
+    fn control(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.names(CONTROL)?.into_iter().filter(|name| !name.starts_with('.')).collect())
+    }
+
+    fn read_control(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        let path = self.path(CONTROL).join(name);
+        match self.disk.read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(io("read", &path)(error)),
+        }
+    }
+
+    fn create_control(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
+        self.create_folder(CONTROL)?;
+        let created = files::write_if_absent(self.disk.as_ref(), &self.path(CONTROL).join(name), bytes, &self.writer)?;
+        failpoint::pass("control-written");
+        Ok(created || self.read_control(name)?.as_deref() == Some(bytes))
+    }
+
+    fn remove_control(&self, names: &[String]) -> Result<(), StoreError> {
+        let names: Vec<String> = names.iter().map(|name| format!("{CONTROL}/{name}")).collect();
+        self.remove_files(CONTROL, &names)
     }
 
     fn remove(&self, manifests: &[u64], files: &[String]) -> Result<(), StoreError> {

@@ -31,12 +31,13 @@ struct Contents {
     deltas: BTreeMap<String, (FileFacts, Delta)>,
     base: StatesHead,
     states: ByKey,
+    control: BTreeMap<String, Vec<u8>>,
 }
 
 impl Default for Contents {
     fn default() -> Contents {
-        let (manifests, deltas) = (BTreeMap::new(), BTreeMap::new());
-        Contents { manifests, deltas, base: NoStates::head(), states: ByKey::new() }
+        let (manifests, deltas, control) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Contents { manifests, deltas, base: NoStates::head(), states: ByKey::new(), control }
     }
 }
 
@@ -165,6 +166,26 @@ impl StateStore for MemoryStore {
 
     fn files(&self) -> Result<Vec<String>, StoreError> {
         Ok(self.contents().deltas.keys().cloned().collect())
+    }
+
+    fn control(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.contents().control.keys().cloned().collect())
+    }
+
+    fn read_control(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        Ok(self.contents().control.get(name).cloned())
+    }
+
+    fn create_control(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
+        let mut contents = self.contents();
+        let there = contents.control.entry(name.into()).or_insert_with(|| bytes.into());
+        Ok(there == bytes)
+    }
+
+    fn remove_control(&self, names: &[String]) -> Result<(), StoreError> {
+        let mut contents = self.contents();
+        names.iter().for_each(|name| drop(contents.control.remove(name)));
+        Ok(())
     }
 
     fn remove(&self, manifests: &[u64], files: &[String]) -> Result<(), StoreError> {

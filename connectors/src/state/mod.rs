@@ -5,6 +5,7 @@
 //! <state>/deltas/<epoch>-<generation>-<worker>.delta
 //! <state>/base/…                                   deltas that no retained checkpoint needs any more, merged
 //! <state>/ticks/…                                  advances of idle partitions
+//! <state>/control/<name>                           the control log: what the job was asked to do, and has done
 //! ```
 //! A store fetches facts and carries out decisions; what to do (which checkpoint to restore, what to merge, what to remove) is
 //! decided by the pure functions of [`resolve`], which know no disk.
@@ -23,6 +24,9 @@ use whisperer_schemas::{
     Epoch, KeyHash,
     checkpoint::{Base, Cut, Delta, FileFacts, Manifest},
 };
+
+/// Folder of the control log, in a state folder and on a remote store.
+pub const CONTROL: &str = "control";
 
 mod base;
 pub mod cold;
@@ -152,6 +156,30 @@ pub trait StateStore: Debug + Send + Sync {
     /// # Errors
     /// What the store answers.
     fn files(&self) -> Result<Vec<String>, StoreError>;
+
+    /// The names of the records of the control log, sorted: what a job was asked to do beside its input. Anybody may add to it.
+    ///
+    /// # Errors
+    /// What the store answers.
+    fn control(&self) -> Result<Vec<String>, StoreError>;
+
+    /// A record of the control log, if it is there.
+    ///
+    /// # Errors
+    /// What the store answers.
+    fn read_control(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Writes a record of the control log, unless there is one of that name; whether there was none, or the same.
+    ///
+    /// # Errors
+    /// What the store answers; the record may or may not be there then.
+    fn create_control(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError>;
+
+    /// Removes records of the control log; what is missing already is no error.
+    ///
+    /// # Errors
+    /// What the store answers.
+    fn remove_control(&self, names: &[String]) -> Result<(), StoreError>;
 
     /// Removes manifests, oldest first, and then files; what is missing already is no error.
     ///

@@ -25,7 +25,7 @@ use whisperer_schemas::{
 };
 
 use super::{
-    BaseKind, FolderStore, Role, StateStore, States,
+    BaseKind, CONTROL, FolderStore, Role, StateStore, States,
     disk::LocalDisk,
     error::{StoreError, damaged, io},
     failpoint,
@@ -356,7 +356,7 @@ impl StateStore for RemoteStore {
 
     fn prepare(&self, cut: Option<&Cut>) -> Result<(), StoreError> {
         if self.is_coordinator() {
-            [MANIFESTS, DELTAS, BASE].into_iter().try_for_each(|folder| self.remote.clean(folder))?;
+            [MANIFESTS, DELTAS, BASE, CONTROL].into_iter().try_for_each(|folder| self.remote.clean(folder))?;
         }
         let Some(cut) = cut else {
             *self.uploaded() = Uploaded::default();
@@ -403,6 +403,24 @@ impl StateStore for RemoteStore {
         let uploaded = self.uploaded();
         names.extend(bases.into_iter().filter(|name| !uploaded.known.contains(name)));
         Ok(names.into_iter().collect())
+    }
+
+    fn control(&self) -> Result<Vec<String>, StoreError> {
+        self.remote.list(CONTROL)
+    }
+
+    fn read_control(&self, name: &str) -> Result<Option<Vec<u8>>, StoreError> {
+        self.remote.read(&format!("{CONTROL}/{name}"))
+    }
+
+    fn create_control(&self, name: &str, bytes: &[u8]) -> Result<bool, StoreError> {
+        let created = self.remote.create(&format!("{CONTROL}/{name}"), bytes)?;
+        failpoint::pass("control-written");
+        Ok(created || self.read_control(name)?.as_deref() == Some(bytes))
+    }
+
+    fn remove_control(&self, names: &[String]) -> Result<(), StoreError> {
+        names.iter().try_for_each(|name| self.remote.remove(&format!("{CONTROL}/{name}")))
     }
 
     fn remove(&self, manifests: &[u64], files: &[String]) -> Result<(), StoreError> {
