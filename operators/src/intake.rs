@@ -13,6 +13,7 @@ use hashbrown::HashMap;
 use smallvec::SmallVec;
 use whisperer_schemas::{
     KeyHash,
+    erasure::USER_ERASED,
     event::{ContractType, EVENT_TYPES, event_type_index, property_type},
     ids::text_hash,
     time::Micros,
@@ -109,6 +110,8 @@ pub struct Intake {
     more_types: HashMap<String, usize>,
     /// For types that are known to nobody in advance.
     any_type: TypePlan,
+    /// For the type that erases its user.
+    erasing: TypePlan,
 }
 
 /// An `of`: what it is, what is kept of it, and where that stands in the record.
@@ -128,6 +131,8 @@ struct TypePlan {
     tests: Vec<(BoolExpr, LaneMask)>,
     /// Values that these lanes need, and the lanes that go without it.
     values: Vec<(usize, LaneMask)>,
+    /// Whether they erase their user.
+    erases: bool,
 }
 
 /// Slots of the names that every event has; fields follow.
@@ -140,6 +145,12 @@ impl Intake {
     #[must_use]
     pub fn fields(&self) -> &[Field] {
         &self.fields
+    }
+
+    /// Whether users are the same in all applications.
+    #[must_use]
+    pub fn joins_applications(&self) -> bool {
+        self.entity == Entity::User
     }
 
     /// Reduces an event to its record.
@@ -162,6 +173,7 @@ impl Intake {
             partition: place.partition,
             chunk: place.chunk,
             nulls: 0,
+            erases: plan.erases,
             lanes,
             values: SmallVec::from_elem(0, self.numbers),
             texts: SmallVec::from_elem(None, self.texts),
@@ -207,10 +219,13 @@ impl Intake {
 
     fn plan(&self, event_type: &str) -> &TypePlan {
         let known = event_type_index(event_type).map(usize::from);
-        match known.or_else(|| self.more_types.get(event_type).copied()) {
-            Some(index) => &self.plans[index],
-            None => &self.any_type,
+        if let Some(index) = known {
+            return &self.plans[index];
         }
+        if event_type == USER_ERASED {
+            return &self.erasing;
+        }
+        self.more_types.get(event_type).map_or(&self.any_type, |index| &self.plans[*index])
     }
 }
 
@@ -327,6 +342,7 @@ impl IntakeBuilder {
         let known = EVENT_TYPES.iter().copied().chain(own.iter().map(String::as_str));
         let plans = known.map(|name| self.plan(Some(name))).collect();
         let any_type = self.plan(None);
+        let erasing = TypePlan { erases: true, ..TypePlan::default() };
         let more_types = own.iter().enumerate().map(|(at, name)| (name.clone(), EVENT_TYPES.len() + at)).collect();
         let (mut numbers, mut texts) = (0, 0);
         let values = self.values.into_iter().map(|(_, kind, of)| {
@@ -339,7 +355,8 @@ impl IntakeBuilder {
             Value { of, kind, slot: *of_kind - 1 }
         });
         let values = values.collect();
-        Intake { entity: self.entity, fields: self.names.fields, values, numbers, texts, plans, more_types, any_type }
+        let (entity, fields) = (self.entity, self.names.fields);
+        Intake { entity, fields, values, numbers, texts, plans, more_types, any_type, erasing }
     }
 
     fn plan(&self, event_type: Option<&str>) -> TypePlan {

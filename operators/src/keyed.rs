@@ -14,6 +14,8 @@
 //! before the first of a later one. What it puts out up to a cut carries epochs up to it, so everything downstream can cut at the same place.
 //! The changed states are encoded in slices between epochs ([`crate::keys`]) and collected from [`KeyedSetup::cuts`].
 
+mod cuts;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
@@ -34,16 +36,17 @@ use timely::{
     },
     progress::frontier::MutableAntichain,
 };
-use whisperer_schemas::{Epoch, KeyHash, Micros, Row};
+use whisperer_schemas::{Epoch, KeyHash, Micros, Row, erasure::Noted};
 
 use crate::{
     job::CompiledJob,
-    keys::{ColdFailed, Counts, EncodedStates, Keys, Outputs, WARMED},
-    layout::StateLayout,
+    keys::{ColdFailed, Counts, Keys, Outputs, WARMED},
     record::Record,
     views::{Fact, FactUpdate, StageUpdate, TextUpdate},
     watermark::{ChunkFacts, PartitionClocks},
 };
+
+pub use cuts::{CutPlan, KeyedCut};
 
 /// Keys whose timers are fired, or whose final rows are written, between two turns of the scheduler: a millisecond of work, so that
 /// sinks run in between, and find the rows that wait for them in the cache.
@@ -67,51 +70,8 @@ pub struct KeyedReport {
     pub applied: Option<u64>,
     /// Why the operator cannot go on; the run has to end then.
     pub failed: Option<ColdFailed>,
-}
-
-/// When cuts are taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CutPlan {
-    /// Epochs from cut to cut, above 0: a cut is taken at every multiple.
-    pub every: u64,
-    /// The epoch of the cut that the run goes on from; 0 at a first start.
-    pub after: u64,
-    /// The epoch that it goes on at, by the clock, where the input is live: what lies between was not lived through, so no cut lies there.
-    /// All workers agree on it. 0 where the input is bounded.
-    pub from: u64,
-}
-
-impl CutPlan {
-    /// The first cut above an epoch.
-    /// ```
-    /// use whisperer_operators::keyed::CutPlan;
-    ///
-    /// let bounded = CutPlan { every: 10, after: 0, from: 0 };
-    /// assert_eq!([bounded.next_after(0), bounded.next_after(10)], [10, 20]);
-    /// let live = CutPlan { from: 1_003, ..bounded };
-    /// assert_eq!([live.next_after(0), live.next_after(1_010)], [1_010, 1_020]);
-    /// ```
-    #[must_use]
-    pub fn next_after(self, epoch: u64) -> u64 {
-        (epoch.max(self.from) / self.every + 1) * self.every
-    }
-}
-
-/// The state of one instance of the operator after an epoch.
-#[derive(Debug)]
-pub struct KeyedCut {
-    /// The epoch.
-    pub epoch: u64,
-    /// The clocks of all partitions.
-    pub clocks: PartitionClocks,
-    /// The numbers so far, those of keys and bytes at the end only.
-    pub counts: Counts,
-    /// What the states mean.
-    pub layout: StateLayout,
-    /// The states that changed since the last cut, in the order of (key group, key); none until all are encoded.
-    pub states: Option<EncodedStates>,
-    /// Whether this is the end of a bounded input, everything put out.
-    pub last: bool,
+    /// Erasures that events asked for and no cut holds.
+    pub noted: Vec<Noted>,
 }
 
 /// What an instance of the operator starts with, and what it shares with its worker.
@@ -124,6 +84,10 @@ pub struct KeyedSetup {
     pub clocks: PartitionClocks,
     /// What is put out before the first record: the stages of restored keys, and their facts, with the epoch of the cut that they stand in.
     pub outputs: Outputs,
+    /// What erasures take back of it, after it.
+    pub taken_back: Vec<(Fact, isize)>,
+    /// Whether everything that the end of the input brings is out already: the run is about something else.
+    pub settled: bool,
     /// When cuts are taken; never where there is no plan.
     pub plan: Option<CutPlan>,
     /// Where cuts go, oldest first; the worker takes them when their states are there.
@@ -142,6 +106,8 @@ impl KeyedSetup {
             keys: Keys::new(job.clone()),
             clocks: PartitionClocks::new(partitions, job.out_of_orderness),
             outputs: Outputs::default(),
+            taken_back: Vec::new(),
+            settled: false,
             plan: None,
             cuts: Rc::default(),
             stopping: Rc::default(),
@@ -233,6 +199,9 @@ impl<'scope> ApplyKeyed<'scope> for StreamVec<'scope, u64, Record> {
                 if let (Some((epoch, restored)), Some(capabilities)) = (operator.restored(), &operator.capabilities) {
                     let restored = restored.into_iter().map(|(fact, diff)| (fact, epoch, diff));
                     facts_out.activate().session(&capabilities[3].delayed(&epoch)).give_iterator(restored);
+                    let taken_back = std::mem::take(&mut operator.taken_back);
+                    let taken_back = taken_back.into_iter().map(|(fact, diff)| (fact, epoch + 1, diff));
+                    facts_out.activate().session(&capabilities[3].delayed(&(epoch + 1))).give_iterator(taken_back);
                 }
                 records.for_each(|capability, batch| operator.stash_records(*capability.time(), batch));
                 facts.for_each(|capability, batch| operator.stash_facts(*capability.time(), batch));
@@ -303,6 +272,9 @@ struct KeyedOperator {
     applied: u64,
     /// What restored keys add to views, until it is said.
     restored: Option<Vec<(Fact, isize)>>,
+    /// What erasures take back of that.
+    taken_back: Vec<(Fact, isize)>,
+    settled: bool,
     /// Whether the newest cut waits for its states.
     encoding: bool,
     cuts: Rc<RefCell<VecDeque<KeyedCut>>>,
@@ -318,6 +290,8 @@ impl KeyedOperator {
     fn new(mut setup: KeyedSetup, capabilities: Vec<Capability<u64>>) -> KeyedOperator {
         KeyedOperator {
             restored: Some(std::mem::take(&mut setup.outputs.facts)),
+            taken_back: setup.taken_back,
+            settled: setup.settled,
             clocks: setup.clocks,
             keys: setup.keys,
             stash: BTreeMap::new(),
@@ -413,7 +387,8 @@ impl KeyedOperator {
         self.encoding = true;
         let counts = if last { self.keys.counts() } else { self.keys.numbers().clone() };
         let (clocks, layout) = (self.clocks.clone(), self.keys.layout());
-        self.cuts.borrow_mut().push_back(KeyedCut { epoch, clocks, counts, layout, states: None, last });
+        let noted = std::mem::take(&mut self.report.borrow_mut().noted);
+        self.cuts.borrow_mut().push_back(KeyedCut { epoch, clocks, counts, layout, states: None, last, noted });
         Ok(())
     }
 
@@ -460,6 +435,12 @@ impl KeyedOperator {
             self.report.borrow_mut().counts = self.keys.counts();
             return Ok(());
         }
+        if let Some(plan) = self.plan.filter(|_| self.settled) {
+            self.begin_cut(plan.next_after(self.cut.max(self.applied)), true)?;
+            self.report.borrow_mut().counts = self.keys.counts();
+            self.phase = Phase::LastCut;
+            return Ok(());
+        }
         if let Some(plan) = self.plan {
             let epoch = plan.next_after(self.cut.max(self.applied));
             self.begin_cut(epoch, false)?;
@@ -503,6 +484,7 @@ impl KeyedOperator {
         report.epochs += 1;
         report.applied = Some(epoch);
         report.history_ended = self.clocks.history_ended();
+        report.noted.append(&mut self.outputs.noted);
         report.counts.clone_from(self.keys.numbers());
         self.keys.survey(&mut report.counts);
     }

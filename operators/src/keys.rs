@@ -12,6 +12,7 @@ mod codec;
 mod cold;
 mod counts;
 mod cuts;
+mod erasure;
 mod links;
 mod parts;
 mod restore;
@@ -19,10 +20,14 @@ mod state;
 mod survey;
 mod views;
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use hashbrown::{HashMap, HashTable};
-use whisperer_schemas::{Epoch, KeyHash, Micros, Row, time::HOUR};
+use whisperer_schemas::{
+    Epoch, KeyHash, Micros, Row,
+    erasure::{Erasures, Noted},
+    time::HOUR,
+};
 
 use crate::{
     cells::{Cells, Layout, Touch},
@@ -40,6 +45,7 @@ use crate::{
 pub use cold::ColdFailed;
 pub use counts::Counts;
 pub use cuts::EncodedStates;
+pub use erasure::Removed;
 pub use restore::{RestoreError, Restoring};
 pub use state::KeyState;
 pub use views::CHANGES_MAX;
@@ -75,6 +81,8 @@ pub struct Outputs {
     pub facts: Vec<(Fact, isize)>,
     /// Texts that stand as hashes in those.
     pub texts: Vec<TextUpdate>,
+    /// Erasures that events asked for.
+    pub noted: Vec<Noted>,
 }
 
 /// The keys of one worker.
@@ -98,6 +106,12 @@ pub struct Keys {
     parts: Parts,
     /// For each view, the epoch of the cut with which a change of the job began it anew.
     views_since: Vec<u64>,
+    /// Whose events are suppressed.
+    erasures: Erasures,
+    /// What stands before these positions is in the restored states.
+    restored_at: BTreeMap<u32, u64>,
+    /// Restored keys whose states an erasure covers.
+    doomed: Vec<KeyHash>,
 }
 
 /// What is shared by all keys of a worker.
@@ -158,11 +172,17 @@ impl Keys {
             survey: Survey::default(),
             parts: Parts::default(),
             views_since,
+            erasures: Erasures::default(),
+            restored_at: BTreeMap::new(),
+            doomed: Vec::new(),
         }
     }
 
     /// Takes a record of which the partition's watermark from earlier offsets is `pw`.
     pub fn apply(&mut self, record: &Record, pw: Micros, epoch: Epoch, outputs: &mut Outputs) {
+        if (record.erases || !self.erasures.is_empty()) && self.erase(record, epoch, outputs) {
+            return;
+        }
         let at = self.find_or_insert(record, outputs);
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
         if let Some(cuts) = &mut self.cuts {

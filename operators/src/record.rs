@@ -30,6 +30,8 @@ pub struct Record {
     pub chunk: u32,
     /// Operations in the job's `where` and `of` that gave no value, such as a division by zero.
     pub nulls: u32,
+    /// Whether the event erases its user up to its time.
+    pub erases: bool,
     /// The lanes that the event touches.
     pub lanes: LaneMask,
     /// Values of the job's `of` expressions, by value slot: bits of an `f64` (NaN is null), or a text's hash.

@@ -13,6 +13,7 @@
 //! | [`arrow`] | tables as Arrow schemas, rows as record batches, and back |
 //! | [`checkpoint`] | manifests and delta files of checkpoints |
 //! | [`decision`] | the id of a decision |
+//! | [`erasure`] | who is to be forgotten, and which events are suppressed for it |
 //! | [`digest`] | hashes of rows and of whole tables, in any order |
 //! | [`error`] | what can go wrong |
 
@@ -22,6 +23,7 @@ pub mod arrow;
 pub mod checkpoint;
 pub mod decision;
 pub mod digest;
+pub mod erasure;
 pub mod error;
 pub mod event;
 pub mod ids;

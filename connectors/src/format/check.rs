@@ -2,9 +2,12 @@
 
 use std::{borrow::Cow, fmt};
 
-use whisperer_schemas::event::{
-    APP_ID_PREFIX, EVENT_ID_PREFIX, NATIVE_ID_CHARS, SESSION_ID_PREFIX, USER_ID_PREFIX, event_type_index, is_any_id,
-    is_native_id,
+use whisperer_schemas::{
+    erasure::USER_ERASED,
+    event::{
+        APP_ID_PREFIX, EVENT_ID_PREFIX, NATIVE_ID_CHARS, SESSION_ID_PREFIX, USER_ID_PREFIX, event_type_index,
+        is_any_id, is_native_id,
+    },
 };
 
 use super::{
@@ -168,7 +171,9 @@ impl<'a> Candidate<'a> {
             return Err(Rejection::new(Reason::Schema, format!("event_type {} is not text", shown(found))));
         };
         let known = match &self.options.event_types {
-            EventTypes::Contract(more) => event_type_index(text).is_some() || more.iter().any(|known| known == text),
+            EventTypes::Contract(more) => {
+                event_type_index(text).is_some() || text == USER_ERASED || more.iter().any(|known| known == text)
+            }
             EventTypes::Any => true,
         };
         match known && !text.is_empty() {

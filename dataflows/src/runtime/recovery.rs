@@ -158,6 +158,7 @@ pub(super) fn restore(
             layout: setup.keys.layout(),
             states: Some(Vec::new()),
             last: false,
+            noted: Vec::new(),
         });
         return Ok(Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false });
     };

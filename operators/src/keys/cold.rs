@@ -148,7 +148,7 @@ impl Keys {
     }
 
     /// Takes a state out of memory.
-    fn remove(&mut self, at: u32) -> ColdState {
+    pub(super) fn remove(&mut self, at: u32) -> ColdState {
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
         let key = state.key;
         if let Some(cuts) = &mut self.cuts {

@@ -13,6 +13,8 @@ pub struct Counts {
     pub late: u64,
     /// Events whose id was applied before, within the horizon.
     pub duplicates: u64,
+    /// Events of users who were erased, which moved the watermark and nothing else.
+    pub erased: u64,
     /// Timers that led to an evaluation.
     pub timers: u64,
     /// Profile rows at boundaries.
@@ -48,6 +50,7 @@ impl Counts {
         self.on_time += other.on_time;
         self.late += other.late;
         self.duplicates += other.duplicates;
+        self.erased += other.erased;
         self.timers += other.timers;
         self.snapshots += other.snapshots;
         self.nulls += other.nulls;

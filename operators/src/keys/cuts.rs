@@ -41,6 +41,8 @@ pub(super) struct Cuts {
     /// The same of states that are cold.
     pub(super) dirty_cold: HashSet<KeyHash>,
     pub(super) pending_cold: HashSet<KeyHash>,
+    /// Keys that were removed since the last cut.
+    pub(super) removed: HashSet<KeyHash>,
 }
 
 impl Default for Cuts {
@@ -54,6 +56,7 @@ impl Default for Cuts {
             block: BytesMut::new(),
             dirty_cold: HashSet::new(),
             pending_cold: HashSet::new(),
+            removed: HashSet::new(),
         }
     }
 }
@@ -94,6 +97,11 @@ impl Cuts {
     pub(super) fn push(&mut self, key: KeyHash, bytes: &[u8]) {
         let bytes = shared(&mut self.block, bytes);
         self.encoded.push((key, Some(bytes)));
+    }
+
+    /// Takes a key of the cut that is there no more.
+    pub(super) fn push_removed(&mut self, key: KeyHash) {
+        self.encoded.push((key, None));
     }
 
     /// Begins a cut; the one before must be complete. True if the stamps have come around: every state must be made clean then, the

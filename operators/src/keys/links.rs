@@ -170,6 +170,25 @@ impl Turn<'_> {
         }
     }
 
+    /// Takes back what the key has said.
+    pub(super) fn take_links_back(&mut self) {
+        let job = self.job;
+        let Some(identity) = &job.identity else { return };
+        if let Some(cell) = self.engine.cells(job, self.state).cells(identity.first_seen).next() {
+            let time = cell[1] as Micros;
+            self.outputs.facts.push((Fact::FirstSeen { id: id_hash(self.state.key), time }, -1));
+        }
+        for entry in self.entries(identity) {
+            let Statement { mut link, .. } = self.statement(&entry);
+            let links = &mut self.engine.links;
+            links.pending.remove(&link.since);
+            if let Some(since) = links.standing.remove(&(link.hashes[0], link.hashes[1])) {
+                link.since = since;
+                self.outputs.facts.push((Fact::Link(Box::new(link)), -1));
+            }
+        }
+    }
+
     fn entries(&self, identity: &Identity) -> SmallVec<[Entry; 4]> {
         let cells = self.engine.cells(self.job, self.state).cells(identity.ledger);
         let entry = |cell: &[u64]| (count_of(cell[0]), [cell[1], cell[2], cell[3], cell[4]]);

@@ -53,6 +53,12 @@ impl Turn<'_> {
         Some(Box::new(Part { id: id_hash(self.state.key), now: self.state.floor, cells }))
     }
 
+    /// Takes back what the key has said that it holds; what is noted of it must have been said.
+    pub(super) fn take_part_back(&mut self) {
+        let part = self.part();
+        self.outputs.facts.extend(part.map(|part| (Fact::Part(part), -1)));
+    }
+
     /// Says what the key holds now instead of what it had said.
     pub(super) fn say_part(&mut self, before: Option<Box<Part>>) {
         let after = self.part();

@@ -42,6 +42,7 @@ impl Keys {
         {
             cuts.restamp(&mut self.blocks);
         }
+        self.cut_removed();
         Ok(earlier)
     }
 
@@ -136,6 +137,7 @@ impl Restoring<'_> {
         if !keys.job.stages.is_empty() {
             outputs.stages.push((state.stage, 1));
         }
+        keys.note_doomed(&state);
         let at = keys.insert(state);
         let state = &mut keys.blocks[at as usize / BLOCK][at as usize % BLOCK];
         let (changed, viewed) = (self.mapping.is_some(), !keys.job.views.is_empty());
@@ -151,7 +153,7 @@ impl Restoring<'_> {
                 turn.schedule();
             }
             if viewed {
-                turn.say_again();
+                turn.say_all(1);
             }
         }
         if changed && let Some(cuts) = &mut keys.cuts {

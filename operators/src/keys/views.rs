@@ -43,17 +43,23 @@ impl Turn<'_> {
         self.app_word();
     }
 
-    /// Says everything that the key has said, after a restore; the starts of the slots' cells must be those of the state.
-    pub(super) fn say_again(&mut self) {
+    /// Says everything that the key has said (1), after a restore, or takes it back (-1); the starts of the slots' cells must be those of the
+    /// state.
+    pub(super) fn say_all(&mut self, diff: isize) {
         self.app_word();
         let words = self.kept_words();
         let mut facts = Facts::new();
         self.shown_facts((self.state.stage, &words), &|_| true, &mut facts);
         self.history_facts(&mut facts);
-        self.say(facts, 1);
-        self.say_changes_again();
-        self.say_links_again();
-        self.say_part(None);
+        self.say(facts, diff);
+        self.say_all_changes(diff);
+        if diff > 0 {
+            self.say_links_again();
+            self.say_part(None);
+        } else {
+            self.take_links_back();
+            self.take_part_back();
+        }
     }
 
     /// Follows an evaluation at `now`, before which the stage was another or the same.
@@ -256,13 +262,13 @@ impl Turn<'_> {
         }
     }
 
-    fn say_changes_again(&mut self) {
+    fn say_all_changes(&mut self, diff: isize) {
         let views = &self.job.views;
         for slot in views.transitions_slot.into_iter().chain(views.decisions_slot) {
             let cells = self.engine.cells(self.job, self.state).cells(slot);
             let changes: Vec<_> = cells.map(|cell| (pane_of(cell[0]), cell[1], count_of(cell[0]))).collect();
             for (day, change, count) in changes {
-                self.say_change(slot, day, change, count as isize);
+                self.say_change(slot, day, change, diff * count as isize);
             }
         }
     }
