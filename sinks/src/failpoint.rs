@@ -18,7 +18,7 @@ use crate::fault;
 pub const VARIABLE: &str = "WHISPERER_FAILPOINT";
 
 /// All points of this crate, in the order in which a commit passes them.
-pub const NAMES: [&str; 15] = [
+pub const NAMES: [&str; 17] = [
     "sink.write",
     "sink.sync",
     "sink.sync_folder",
@@ -32,6 +32,8 @@ pub const NAMES: [&str; 15] = [
     "lake.published",
     "lake.recovering",
     "lake.recovered",
+    "lake.erasing",
+    "lake.erased",
     "lake.finished",
     "log.checkpoint",
 ];

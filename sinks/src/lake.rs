@@ -29,6 +29,7 @@
 //! fail ([`Existing::Refuse`]) or give way, all at once, to the first commit of this run ([`Existing::Replace`]); until then
 //! readers see the earlier output whole. Other jobs' files are never touched.
 
+mod erasing;
 mod names;
 mod opening;
 mod publication;
@@ -57,6 +58,7 @@ use crate::{
     sink::{StagedFile, WrittenFile},
 };
 
+pub use erasing::{Found, Goes};
 pub(crate) use names::PartName;
 pub use recovery::Recovery;
 

@@ -20,6 +20,8 @@ pub(crate) struct LogCommit<'a> {
     pub(crate) remove: &'a [PathBuf],
     /// Whether the number is written even where nothing is added: commits of earlier generations then find it and stop.
     pub(crate) fences: bool,
+    /// Whether the log may have the commit in part, under the same number: what it has of it is passed over.
+    pub(crate) repeated: bool,
 }
 
 /// The logs of a lake.

@@ -12,8 +12,11 @@ use crate::views::{Fact, Part};
 /// The parts that keys had said before they were worked on, by the keys' indexes.
 #[derive(Debug, Default)]
 pub(super) struct Parts {
-    said: HashMap<u32, Option<Box<Part>>>,
+    said: HashMap<u32, Said>,
 }
+
+/// What a key had said, if it had said anything.
+pub(super) type Said = Option<Box<Part>>;
 
 impl Parts {
     /// Notes what a key has said, before its state changes.
@@ -21,6 +24,13 @@ impl Parts {
         if turn.says_parts() && !self.said.contains_key(&turn.at) {
             self.said.insert(turn.at, turn.part());
         }
+    }
+}
+
+impl Parts {
+    /// What was noted of a key that goes.
+    pub(super) fn take(&mut self, at: u32) -> Option<Said> {
+        self.said.remove(&at)
     }
 }
 
@@ -53,9 +63,9 @@ impl Turn<'_> {
         Some(Box::new(Part { id: id_hash(self.state.key), now: self.state.floor, cells }))
     }
 
-    /// Takes back what the key has said that it holds; what is noted of it must have been said.
-    pub(super) fn take_part_back(&mut self) {
-        let part = self.part();
+    /// Takes back what the key has said that it holds: what was noted, or what it holds still.
+    pub(super) fn take_part_back(&mut self, noted: Option<Said>) {
+        let part = noted.unwrap_or_else(|| self.part());
         self.outputs.facts.extend(part.map(|part| (Fact::Part(part), -1)));
     }
 

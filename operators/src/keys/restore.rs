@@ -153,7 +153,7 @@ impl Restoring<'_> {
                 turn.schedule();
             }
             if viewed {
-                turn.say_all(1);
+                turn.say_all(1, None);
             }
         }
         if changed && let Some(cuts) = &mut keys.cuts {

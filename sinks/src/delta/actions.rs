@@ -46,13 +46,14 @@ impl Next<'_> {
     /// The commit after `state`, in which files with the names `active` belong to the table, as far as the commit removes any. None if
     /// the table has it already.
     pub(super) fn after(&self, state: &TableState, active: &[String]) -> Result<Option<Vec<String>>, SinkError> {
-        let LogCommit { number, files, remove, fences, .. } = *self.commit;
+        let LogCommit { number, files, remove, fences, repeated, .. } = *self.commit;
         if let Some(recorded) = state.committed.filter(|recorded| fences && *recorded > number) {
             return Err(SinkError::Ahead { path: self.folder.into(), recorded, number });
         }
-        let known = |of: u64| of > 0 && state.committed.is_some_and(|committed| of <= committed);
+        let known = |of: u64| !repeated && of > 0 && state.committed.is_some_and(|committed| of <= committed);
         let number_of = |checkpoint: u64| if checkpoint == 0 { number } else { checkpoint };
         let new = files.iter().filter(|file| file.place.starts_with(self.table) && !known(number_of(file.checkpoint)));
+        let new = new.filter(|file| !repeated || !active.contains(&file_name(&file.place)));
         let new: Vec<PathBuf> = new.map(|file| self.in_table(&file.place)).collect();
         let gone: Vec<&PathBuf> = if known(number) { Vec::new() } else { remove.iter().collect() };
         let gone = gone.into_iter().filter(|path| path.starts_with(self.table) && active.contains(&file_name(path)));

@@ -74,7 +74,7 @@ impl Publication {
     pub(super) fn carry_out(&self, root: &Path, logs: &mut LogTables) -> Result<(), SinkError> {
         self.rename(root)?;
         let Publication { app, number, files, remove, .. } = self;
-        logs.commit(root, &LogCommit { app, number: *number, files, remove, fences: false })?;
+        logs.commit(root, &LogCommit { app, number: *number, files, remove, fences: false, repeated: false })?;
         failpoint::pass("lake.logged").map_err(io("publish", root))?;
         remove_all(root, remove)
     }

@@ -93,7 +93,7 @@ impl Lake {
         let removed: Vec<PathBuf> = removed.iter().map(|path| self.relative(path)).collect();
         let app = self.options.app();
         let (number, files) = (recovery.claimed, publication.files.as_slice());
-        let commit = LogCommit { app: &app, number, files, remove: &removed, fences: true };
+        let commit = LogCommit { app: &app, number, files, remove: &removed, fences: true, repeated: false };
         commits.logs.commit(self.root(), &commit)?;
         failpoint::pass("lake.logged").map_err(io("recover", self.root()))?;
         remove_all(self.root(), &removed)?;

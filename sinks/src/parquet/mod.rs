@@ -15,6 +15,7 @@
 
 mod file;
 mod read;
+mod rewrite;
 mod schema;
 mod whole;
 mod write;
@@ -31,6 +32,7 @@ pub use write::ParquetTable;
 #[cfg(feature = "delta")]
 pub(crate) use read::rows_of;
 pub(crate) use read::{files_of_job, parquet_files, run_of, written_file};
+pub(crate) use rewrite::{each_row, rewrite};
 
 /// Rows of a file, at most: so many profile rows are roughly 100 MB, what readers like to get as one file.
 pub const FILE_ROWS_MAX: u64 = 1 << 20;
