@@ -172,7 +172,7 @@ impl BaseStore for RocksBase {
             batch.delete_range([0; KEY_BYTES].as_slice(), [u8::MAX; KEY_BYTES + 1].as_slice());
             write(batch)?;
         }
-        let count = merging.deltas.len();
+        let (count, mut removed) = (merging.deltas.len(), false);
         for (at, delta) in merging.deltas.iter_mut().enumerate() {
             if at == count / 2 {
                 failpoint::pass("merge-half-done");
@@ -183,7 +183,10 @@ impl BaseStore for RocksBase {
                 delta.scan(group, &mut |key, state| {
                     match state {
                         Some(state) => batch.put(key_bytes(key), state),
-                        None => batch.delete(key_bytes(key)),
+                        None => {
+                            removed = true;
+                            batch.delete(key_bytes(key));
+                        }
                     }
                     if batch.size_in_bytes() >= BATCH_BYTES && written.is_ok() {
                         written = write(std::mem::take(&mut batch));
@@ -199,6 +202,10 @@ impl BaseStore for RocksBase {
         let mut wait = FlushOptions::default();
         wait.set_wait(true);
         db.flush_opt(&wait).map_err(self.refused("flush"))?;
+        if removed {
+            // A key is removed because somebody is to be forgotten: its old states must not stay in files that nobody reads.
+            db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        }
         *self.known() = Some(read_head(&db, &self.folder)?);
         // Closing breaks a compaction off: with none ever finished, files would gather.
         db.wait_for_compact(&WaitForCompactOptions::default()).map_err(self.refused("compact"))
