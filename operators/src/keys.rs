@@ -110,6 +110,8 @@ pub struct Keys {
     erasures: Erasures,
     /// What stands before these positions is in the restored states.
     restored_at: BTreeMap<u32, u64>,
+    /// The epoch of the checkpoint that they are of.
+    restored_epoch: u64,
     /// Restored keys whose states an erasure covers.
     doomed: Vec<KeyHash>,
 }
@@ -174,6 +176,7 @@ impl Keys {
             views_since,
             erasures: Erasures::default(),
             restored_at: BTreeMap::new(),
+            restored_epoch: 0,
             doomed: Vec::new(),
         }
     }

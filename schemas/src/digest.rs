@@ -40,6 +40,11 @@ impl Digest {
         self.0 = self.0.wrapping_add(hash.wrapping_mul(diff as i128 as u128));
     }
 
+    /// Takes the digest of a part away.
+    pub fn take_out(&mut self, part: Digest) {
+        self.0 = self.0.wrapping_sub(part.0);
+    }
+
     /// Adds the digest of a disjoint part of the same table.
     pub fn merge(&mut self, other: Digest) {
         self.0 = self.0.wrapping_add(other.0);

@@ -3,6 +3,7 @@
 mod check;
 mod checkpoints;
 mod dead_letters;
+mod erase;
 mod explain;
 mod export;
 mod generate;
@@ -71,6 +72,8 @@ enum Verb {
     Checkpoints(checkpoints::Arguments),
     /// List rejected records, and replay those that are events by now.
     DeadLetters(dead_letters::Arguments),
+    /// Have a job forget a user, tell how far that is, and check receipts.
+    Erase(erase::Arguments),
     /// Explain a user: profile, scores and what made them, timers, decisions so far.
     Explain(explain::Arguments),
     /// Show what is known of all users at once: the contents of a job's views, or their changes.
@@ -160,6 +163,7 @@ fn perform(arguments: &Arguments) -> Result<(), Failure> {
         Verb::Generate(arguments) => generate::run(arguments),
         Verb::Checkpoints(arguments) => checkpoints::run(arguments),
         Verb::DeadLetters(arguments) => dead_letters::run(arguments),
+        Verb::Erase(arguments) => erase::run(arguments),
         Verb::Explain(arguments) => explain::run(arguments),
         Verb::Views(arguments) => views::run(arguments),
         Verb::Export(arguments) => export::run(arguments),

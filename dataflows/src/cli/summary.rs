@@ -49,6 +49,9 @@ fn events(report: &RunReport) -> Vec<(String, String)> {
     if report.clamped > 0 {
         rows.push(row("clamped to ingest time", report.clamped));
     }
+    if report.counts.erased > 0 {
+        rows.push(row("of erased users", report.counts.erased));
+    }
     if report.past_history > 0 {
         rows.push(row("of history, left to the topic", report.past_history));
     }

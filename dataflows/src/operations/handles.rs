@@ -62,6 +62,7 @@ pub struct WorkerMetrics {
     pub(super) accepted: Counter,
     pub(super) late: Counter,
     pub(super) duplicate: Counter,
+    pub(super) erased: Counter,
     pub(super) timers: Counter,
     pub(super) nulls: Counter,
     pub(super) decisions: Vec<Counter>,
@@ -105,6 +106,7 @@ impl WorkerMetrics {
         advance(&self.accepted, accepted(counts), accepted(seen));
         advance(&self.late, counts.late, seen.late);
         advance(&self.duplicate, counts.duplicates, seen.duplicates);
+        advance(&self.erased, counts.erased, seen.erased);
         advance(&self.timers, counts.timers, seen.timers);
         advance(&self.nulls, counts.nulls, seen.nulls);
         advance(&self.warming, counts.warming, seen.warming);

@@ -91,6 +91,7 @@ pub(super) struct RecordCounters {
     pub(super) accepted: Counter,
     pub(super) late: Counter,
     pub(super) duplicate: Counter,
+    pub(super) erased: Counter,
     pub(super) timers: Counter,
     pub(super) nulls: Counter,
     pub(super) warming: Counter,
@@ -207,6 +208,7 @@ impl Metrics {
             accepted: self.records.accepted.clone(),
             late: self.records.late.clone(),
             duplicate: self.records.duplicate.clone(),
+            erased: self.records.erased.clone(),
             timers: self.records.timers.clone(),
             nulls: self.records.nulls.clone(),
             warming: self.records.warming.clone(),
@@ -306,6 +308,7 @@ impl RecordCounters {
                 "Events whose id was applied before, within the horizon",
                 Counter::default(),
             ),
+            erased: f.add("suppressed_events", "Events of erased users", Counter::default()),
             timers: f.add("fired_timers", "Timers that led to an evaluation", Counter::default()),
             nulls: f.add("null_results", "Operations in expressions that gave no value", Counter::default()),
             warming: f.add(

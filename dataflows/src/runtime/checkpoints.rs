@@ -20,11 +20,12 @@ use std::{
 
 use timely::dataflow::operators::probe::Handle;
 use tracing::Span;
-use whisperer_connectors::{StateStore, StoreError};
+use whisperer_connectors::StateStore;
 use whisperer_operators::{job::CompiledJob, keyed::KeyedCut};
 use whisperer_schemas::{
     Epoch, Micros, PartitionId,
     checkpoint::{Delta, FileFacts},
+    erasure::Noted,
 };
 use whisperer_sinks::{CommitFacts, SinkError};
 
@@ -32,7 +33,7 @@ use super::{
     RunError,
     control::{Ack, Committed, Control, Message},
     coordinator::wall_clock,
-    counts,
+    counts, erasures,
     outputs::WorkerTables,
     reading::{Shared, SourceCut},
     tables::{SharedOutbox, TableCut, Way},
@@ -167,14 +168,14 @@ impl Checkpoints {
             let (Some(keyed), Some((source, tables))) = (cuts.pop_front(), self.cut.take()) else { return Ok(()) };
             let Some(Begun { taken, checkpoint, .. }) = self.begun.pop_front() else { return Ok(()) };
             let pending = Pending { taken, keyed, source, tables };
-            let (delta, pending) = self.parts.delta(pending);
+            let (delta, mut pending) = self.parts.delta(pending);
             self.parts.full = false;
             self.parts.number += 1;
             let positions = pending.source.positions.clone();
             let (epoch, outbox) = (pending.keyed.epoch, delta.outbox.clone());
             let write = traces::write(&checkpoint, self.parts.worker);
             self.waiting.push_back(Waiting { epoch, outbox, positions, checkpoint });
-            self.writer.write(delta, write);
+            self.writer.write(delta, std::mem::take(&mut pending.keyed.noted), write);
             self.writing.push_back(pending);
         }
         Ok(())
@@ -304,18 +305,20 @@ fn outboxes_of(tables: &WorkerTables) -> BTreeMap<String, SharedOutbox> {
 
 /// Writes delta files, one after the other.
 struct Writer {
-    deltas: Sender<(Delta, Span)>,
-    files: Receiver<Result<FileFacts, StoreError>>,
+    deltas: Sender<(Delta, Vec<Noted>, Span)>,
+    files: Receiver<Result<FileFacts, RunError>>,
 }
 
 impl Writer {
     fn start(store: Arc<dyn StateStore>, generation: u64) -> Writer {
-        let (deltas, received) = mpsc::channel::<(Delta, Span)>();
+        let (deltas, received) = mpsc::channel::<(Delta, Vec<Noted>, Span)>();
         let (tell, files) = mpsc::channel();
         let worker: Thread = thread::current();
         thread::spawn(move || {
-            for (delta, span) in received {
-                let written = span.in_scope(|| store.write_delta(&delta, generation));
+            for (delta, noted, span) in received {
+                // The checkpoint that suppresses events comes after what says so.
+                let written = erasures::note(&*store, &noted);
+                let written = written.and_then(|()| Ok(span.in_scope(|| store.write_delta(&delta, generation))?));
                 if let Ok(file) = &written {
                     span.record("bytes", file.bytes);
                 }
@@ -329,12 +332,12 @@ impl Writer {
         Writer { deltas, files }
     }
 
-    fn write(&self, delta: Delta, span: Span) {
+    fn write(&self, delta: Delta, noted: Vec<Noted>, span: Span) {
         // A writer that came down has said why, or the run is over.
-        let _ = self.deltas.send((delta, span));
+        let _ = self.deltas.send((delta, noted, span));
     }
 
-    fn written(&self) -> Result<Option<FileFacts>, StoreError> {
+    fn written(&self) -> Result<Option<FileFacts>, RunError> {
         self.files.try_recv().ok().transpose()
     }
 }

@@ -20,6 +20,8 @@ use timely::{
 };
 use whisperer_schemas::{Digest, Micros, checkpoint::FileFacts};
 
+use super::erasures::Erasing;
+
 /// What is told.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) enum Message {
@@ -42,6 +44,8 @@ pub(super) enum Message {
     Stop {
         /// The epoch.
         epoch: u64,
+        /// Whether it starts again then.
+        again: bool,
     },
 }
 
@@ -63,6 +67,15 @@ pub(super) struct Start {
     pub(super) deliver_from: Option<Micros>,
     /// The epoch that a live run begins at, by the clock of the process that coordinates; 0 for a bounded one.
     pub(super) from: u64,
+    /// What is to be forgotten.
+    pub(super) erasing: Erasing,
+}
+
+impl Start {
+    /// Whether nothing is left but to put outputs in order.
+    pub(super) fn is_done(&self) -> bool {
+        self.finished && self.erasing.applies.is_empty()
+    }
 }
 
 /// A checkpoint that is committed.

@@ -30,6 +30,7 @@ use super::{
     RunError,
     checkpoints::COORDINATOR,
     control::{Ack, Committed, Control, Message, Start},
+    erasures::Watch,
 };
 use crate::operations::{CheckpointFacts, Operations, Spans, traces};
 
@@ -96,6 +97,7 @@ pub(super) struct Coordinator {
     committing: VecDeque<Committing>,
     committer: Committer,
     keeper: Keeper,
+    watch: Watch,
     /// The last checkpoint whose outboxes a worker has published, by worker.
     published: BTreeMap<usize, u64>,
     /// The epoch from which on a cut is the last one.
@@ -119,6 +121,7 @@ impl Coordinator {
     pub(super) fn new(origin: Origin, tools: Tools) -> Coordinator {
         let committer = Committer::start(tools.store.clone(), tools.lakes.clone());
         let keeper = Keeper::start(tools.store.clone(), tools.retention, origin.start.generation);
+        let watch = Watch::start(tools.store.clone());
         Coordinator {
             number: origin.start.claim + 1,
             last: origin.cut.clone().unwrap_or_default(),
@@ -128,6 +131,7 @@ impl Coordinator {
             committing: VecDeque::new(),
             committer,
             keeper,
+            watch,
             published: BTreeMap::new(),
             stop: None,
             untidy: false,
@@ -151,12 +155,17 @@ impl Coordinator {
     }
 
     /// Decides at which epoch the job stops; none where that is decided already.
-    pub(super) fn stop(&mut self, epoch: u64) -> Option<Message> {
+    pub(super) fn stop(&mut self, epoch: u64, again: bool) -> Option<Message> {
         if self.stop.is_some() {
             return None;
         }
         self.stop = Some(epoch);
-        Some(Message::Stop { epoch })
+        Some(Message::Stop { epoch, again })
+    }
+
+    /// Whether an erasure waits for the job to start again.
+    pub(super) fn is_asked_to_erase(&self) -> bool {
+        self.stop.is_none() && self.watch.found()
     }
 
     /// Announces what has been committed since the last turn.

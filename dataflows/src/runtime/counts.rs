@@ -21,6 +21,7 @@ pub(super) fn named(job: &CompiledJob, counts: &Counts, read: &ReadCounts, stage
     add("on_time".into(), counts.on_time);
     add("late".into(), counts.late);
     add("duplicates".into(), counts.duplicates);
+    add("events_suppressed".into(), counts.erased);
     add("timers".into(), counts.timers);
     add("snapshots".into(), counts.snapshots);
     add("nulls".into(), counts.nulls);
@@ -49,6 +50,7 @@ pub(super) fn keyed(named: &BTreeMap<String, u64>, triggers: &[Trigger]) -> Coun
         on_time: get("on_time"),
         late: get("late"),
         duplicates: get("duplicates"),
+        erased: get("events_suppressed"),
         timers: get("timers"),
         snapshots: get("snapshots"),
         nulls: get("nulls"),

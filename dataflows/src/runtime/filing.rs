@@ -22,7 +22,7 @@ use whisperer_sinks::{
     parquet::{HELD_BYTES_MAX, ROW_GROUP_ROWS_MAX},
 };
 
-use super::{RunError, checkpoints::sink_key, coordinator::wall_clock, outputs::WorkerTables};
+use super::{RunError, checkpoints::sink_key, coordinator::wall_clock, erasures::Matching, outputs::WorkerTables};
 
 /// What the rows of a table are called in deltas begins so.
 const ROWS: &str = "rows/";
@@ -168,12 +168,26 @@ pub fn rows_waiting(
     Ok(())
 }
 
+/// The same of a table in one lake, by what it is called.
+pub(super) fn rows_waiting_in(
+    store: &dyn StateStore,
+    cut: &Cut,
+    name: &str,
+    each: &mut dyn FnMut(&[u8]) -> Result<(), SinkError>,
+) -> Result<(), RunError> {
+    for file in &cut.rows {
+        let delta = waiting_in(store, cut, (file, maker_of(file)?))?;
+        delta.parts.get(&format!("{ROWS}{name}")).map_or(Ok(()), |rows| each(rows))?;
+    }
+    Ok(())
+}
+
 /// Takes over a worker's share of the rows that a checkpoint keeps: those of every `workers`th worker of the generation that took it.
 pub(super) fn take_over_rows(
     store: &dyn StateStore,
     cut: &Cut,
     (worker, workers): (usize, usize),
-    tables: &WorkerTables,
+    (tables, matching): (&WorkerTables, &Matching),
 ) -> Result<(), RunError> {
     let mut unknown = BTreeSet::new();
     for file in &cut.rows {
@@ -183,7 +197,7 @@ pub(super) fn take_over_rows(
         }
         let mut delta = waiting_in(store, cut, (file, maker))?;
         for (_, table) in tables.all() {
-            table.take_over(&mut delta)?;
+            table.take_over(&mut delta, matching)?;
         }
         unknown.extend(delta.parts.into_keys());
     }

@@ -23,7 +23,7 @@ pub(super) fn measured(way: Way, name: &str, metrics: &Metrics) -> Way {
             Way::Lake { sink: Box::new(Measured { sink, metrics, label }), lake, filing }
         }
         Way::Log { name, sink } => Way::Log { name, sink: Box::new(Measured { sink, metrics, label }) },
-        Way::Outbox { name, sink, encoder, identity, rows, identities } => {
+        Way::Outbox { name, sink, encoder, identity, rows, removals, identities } => {
             let encoder = Arc::new(Measured { sink: encoder, metrics: metrics.clone(), label: label.clone() });
             let sink = match Arc::try_unwrap(sink) {
                 Ok(sink) => {
@@ -33,7 +33,7 @@ pub(super) fn measured(way: Way, name: &str, metrics: &Metrics) -> Way {
                 // Somebody publishes through it already, unmeasured.
                 Err(shared) => shared,
             };
-            Way::Outbox { name, sink, encoder, identity, rows, identities }
+            Way::Outbox { name, sink, encoder, identity, rows, removals, identities }
         }
     }
 }

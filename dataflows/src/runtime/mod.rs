@@ -17,6 +17,7 @@ mod control;
 mod coordinator;
 mod counts;
 mod epochs;
+pub mod erasures;
 mod filing;
 mod measured;
 mod outputs;
@@ -205,6 +206,9 @@ pub enum RunError {
         /// The last checkpoint.
         number: u64,
     },
+    /// The control log cannot be used.
+    #[error("the control log cannot be used: {0}")]
+    Control(String),
     /// The workers could not be started.
     #[error("the workers cannot be started: {0}")]
     Start(String),
@@ -245,6 +249,8 @@ struct WorkerOutcome {
     name: String,
     /// The last checkpoint, where this worker coordinates: it tells of the workers of all processes.
     last: Option<Cut>,
+    /// Whether the run ended to start again.
+    again: bool,
 }
 
 /// What the workers of a process share.
@@ -287,8 +293,23 @@ impl Run {
     ///
     /// # Errors
     /// Where the source cannot be read, an output or a checkpoint not be written, or another run has taken over.
-    pub fn execute(self) -> Result<(RunReport, Outputs), RunError> {
+    pub fn execute(mut self) -> Result<(RunReport, Outputs), RunError> {
         let started = report::Started::now();
+        loop {
+            let (mut run, mut outcomes) = self.attempt()?;
+            if !outcomes.iter().any(|outcome| outcome.again) || run.stop.requested() {
+                let report = run.conclude(&mut outcomes, started)?;
+                return Ok((report, run.outputs));
+            }
+            // An erasure is applied by a start.
+            run.outputs.close();
+            run.state.iter_mut().for_each(|state| (state.restore, state.repeat_outputs) = (None, false));
+            self = run;
+        }
+    }
+
+    /// Runs from a start to the next end.
+    fn attempt(self) -> Result<(Run, Vec<WorkerOutcome>), RunError> {
         if self.cluster.is_some() && self.state.is_none() {
             return Err(RunError::Start("a cluster needs checkpoints: give the job [checkpoint] dir".to_owned()));
         }
@@ -320,17 +341,31 @@ impl Run {
             worker::run_worker(worker, &own)
         });
         let guards = guards.map_err(RunError::Start)?;
-        let mut outcomes = collect(guards.join())?;
+        let outcomes = collect(guards.join())?;
         let Shared { run, .. } = Arc::into_inner(shared).expect("the workers, which shared it, have ended");
-        let mut files = publish(&run, &mut outcomes)?;
-        if run.state.is_some() {
+        Ok((run, outcomes))
+    }
+
+    /// Puts out what waits for the end, and says what the run came to.
+    fn conclude(&self, outcomes: &mut Vec<WorkerOutcome>, started: report::Started) -> Result<RunReport, RunError> {
+        let mut files = publish(self, outcomes)?;
+        let noted: Vec<_> = outcomes.iter_mut().flat_map(|outcome| std::mem::take(&mut outcome.keyed.noted)).collect();
+        if self.state.is_none() && !noted.is_empty() {
+            files.clear();
+            let gone = erasures::after_run(self, &noted)?;
+            let names = self.tables().map(|table| table.name);
+            if let Some(first) = outcomes.first_mut() {
+                let digests = first.digests.iter_mut().zip(names);
+                digests.for_each(|(digest, name)| digest.take_out(gone.get(name).copied().unwrap_or_default()));
+            }
+        }
+        if self.state.is_some() || !noted.is_empty() {
             // Earlier generations of the run have published files too.
-            for lake in run.outputs.lakes() {
+            for lake in self.outputs.lakes() {
                 files.extend(lake.written()?);
             }
         }
-        let report = RunReport::new(&run, outcomes, files, started);
-        Ok((report, run.outputs))
+        Ok(RunReport::new(self, std::mem::take(outcomes), files, started))
     }
 
     /// What takes how long; off where nobody listens.
@@ -350,10 +385,11 @@ impl Run {
             recovery::refuse_finished(self, state)?;
             return Ok(None);
         }
-        let origin = recovery::claim(self, state)?;
+        let mut origin = recovery::claim(self, state)?;
         let Start { run, generation, restored, .. } = origin.start.clone();
         self.outputs.open(&self.job, &Opening { run, generation, process: 0, fresh: restored.is_none() })?;
         recovery::recover_lakes(self, &origin)?;
+        origin.start.erasing = erasures::apply(self, state, &origin)?;
         Ok(Some(origin))
     }
 

@@ -9,8 +9,8 @@ use std::{
 use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::{Digest, Micros, TableSchema};
 use whisperer_sinks::{
-    Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, RunId, RunManifest, SinkError, StagedFile, TableLog,
-    TableSink, WrittenFile, manifest,
+    Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, Removal, RunId, RunManifest, SinkError, StagedFile,
+    TableLog, TableSink, WrittenFile, manifest,
 };
 
 use super::{
@@ -80,6 +80,19 @@ impl Outputs {
     /// The lakes, once the run has begun.
     pub fn lakes(&self) -> impl Iterator<Item = &Arc<Lake>> {
         self.lakes.get().into_iter().flat_map(BTreeMap::values)
+    }
+
+    /// Files of rows as text.
+    pub(super) fn texts(&self) -> impl Iterator<Item = &Path> {
+        self.sinks.iter().filter_map(|sink| match sink {
+            SinkSettings::File { path } => Some(path.as_path()),
+            _ => None,
+        })
+    }
+
+    /// Lets go of the lakes, so that they can be opened again.
+    pub(super) fn close(&mut self) {
+        self.lakes = OnceLock::new();
     }
 
     /// Opens the lakes. The sinks of a lake agree on its log: the job file was checked for it.
@@ -242,6 +255,7 @@ impl Outputs {
                     identity: sink.identity(),
                     sink: Arc::new(Mutex::new(Box::new(sink))),
                     rows: Vec::new(),
+                    removals: Vec::new(),
                 }
             }
         };
@@ -326,6 +340,11 @@ impl WorkerTables {
     /// All of them, with their names.
     pub(super) fn all(&self) -> impl Iterator<Item = (&'static str, &TableSinks)> {
         self.each.iter().chain(&self.views).map(|sinks| (sinks.name(), sinks))
+    }
+
+    /// Takes the rows of users out of changelogs.
+    pub(super) fn remove(&self, users: &[Removal]) -> Result<(), SinkError> {
+        if users.is_empty() { Ok(()) } else { self.all().try_for_each(|(_, table)| table.remove(users)) }
     }
 
     /// Hands the changes of views up to an epoch to their sinks, when the global watermark stands at `as_of`.

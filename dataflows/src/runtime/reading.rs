@@ -30,7 +30,7 @@ use whisperer_connectors::{
 use whisperer_operators::{keyed::CutPlan, record::Record, watermark::ChunkFacts};
 use whisperer_schemas::{Epoch, Micros, PartitionId, Row, Value};
 
-use super::{progress::Progress, telling::ReadTelling};
+use super::{erasures::Matching, progress::Progress, telling::ReadTelling};
 
 /// Epochs that may be on their way through the dataflow: with them the memory of a bounded input is bounded, and workers that read
 /// ahead of others still find work.
@@ -196,6 +196,8 @@ struct Batch {
     /// Events of history from this time on are not taken, and how many those were.
     history_until: Micros,
     past_history: u64,
+    /// Whose rejected records are left out.
+    erased: Matching,
     /// Why a record could not be judged; the run ends.
     failed: Option<RegistryError>,
     /// The same of the chunks before it.
@@ -223,6 +225,7 @@ impl Reading {
             time_max: Micros::MIN,
             history_until: Micros::MAX,
             past_history: before.past_history,
+            erased: Matching::default(),
             failed: None,
             done: Vec::new(),
         };
@@ -258,6 +261,11 @@ impl Reading {
     pub(super) fn until(mut self, history_until: Option<Micros>) -> Reading {
         self.batch.history_until = history_until.unwrap_or(Micros::MAX);
         self
+    }
+
+    /// Leaves records out that name an erased person and are no events.
+    pub(super) fn leave_out(&mut self, erased: Matching) {
+        self.batch.erased = erased;
     }
 
     /// Has somebody told of what is read.
@@ -393,6 +401,9 @@ impl Batch {
             Payload::Json(bytes) | Payload::Csv { raw: bytes, .. } => (bytes, bytes.len() as u64),
             Payload::TooLarge { head, bytes } => (head, bytes),
         };
+        if !self.erased.is_empty() && self.erased.names(bytes, raw.position) {
+            return;
+        }
         *self.dead.entry(rejection.reason.as_str()).or_default() += 1;
         let values = vec![
             Value::text(rejection.reason.as_str()),

@@ -6,7 +6,7 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{OnceLock, PoisonError},
 };
 
@@ -21,14 +21,14 @@ use whisperer_connectors::{
 use whisperer_operators::{
     job::CompiledJob,
     keyed::{CutPlan, KeyedCut, KeyedSetup},
-    keys::{Keys, Outputs as KeyedOutputs, RestoreError},
+    keys::{Keys, Outputs as KeyedOutputs, Removed, RestoreError},
     layout::StateLayout,
 };
 use whisperer_schemas::{
-    Micros, PartitionId,
+    KeyHash, Micros, PartitionId,
     checkpoint::{Cut, FileFacts, Manifest},
 };
-use whisperer_sinks::{OutboxSink, SinkError, lake::Recovery, log::taken_over};
+use whisperer_sinks::{OutboxSink, Removal, SinkError, lake::Recovery, log::taken_over};
 
 use super::{
     Run, RunError, StateSettings,
@@ -36,6 +36,7 @@ use super::{
     control::Start,
     coordinator::{Header, Origin, parse_staged},
     counts,
+    erasures::{self, Erasing, Matching, of_entries, secret},
     outputs::{Opening, WorkerTables},
     reading::wall_clock_epoch,
     tables::Way,
@@ -44,10 +45,13 @@ use super::{
 /// Whether there is something left to do, for a process that decides nothing.
 pub(super) fn refuse_finished(run: &Run, state: &StateSettings) -> Result<(), RunError> {
     let history = read_history(&*state.store)?;
-    choose(&history, state.restore)?.map_or(Ok(()), |manifest| unless_finished(run, manifest))
+    choose(&history, state.restore)?.map_or(Ok(()), |manifest| unless_finished(run, state, manifest))
 }
 
-fn unless_finished(run: &Run, manifest: &Manifest) -> Result<(), RunError> {
+fn unless_finished(run: &Run, state: &StateSettings, manifest: &Manifest) -> Result<(), RunError> {
+    if erasures::are_due(&*state.store, manifest.number)? {
+        return Ok(());
+    }
     match manifest.cut.as_ref().filter(|cut| cut.finished) {
         Some(cut) if run.outputs.are_finished(&cut.run) => Err(RunError::Finished { number: manifest.number }),
         _ => Ok(()),
@@ -65,7 +69,7 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
         if manifest.job != header.job {
             return Err(RunError::OtherJob { found: manifest.job.clone(), job: header.job });
         }
-        unless_finished(run, manifest)?;
+        unless_finished(run, state, manifest)?;
         if manifest.fingerprint != header.fingerprint {
             tracing::info!(
                 number = manifest.number,
@@ -95,7 +99,9 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
     let name = cut.as_ref().map_or(run.name.as_str(), |cut| cut.run.as_str()).to_owned();
     let finished = cut.as_ref().is_some_and(|cut| cut.finished);
     let from = if run.source.live() { wall_clock_epoch(run.epoch_interval) } else { 0 };
-    let start = Start { generation, claim: number, run: name, restored, finished, repeats, deliver_from, from };
+    let erasing = Erasing::default();
+    let start =
+        Start { generation, claim: number, run: name, restored, finished, repeats, deliver_from, from, erasing };
     tracing::info!(generation, restored, "generation claimed");
     Ok(Origin { header, history, start, cut })
 }
@@ -130,6 +136,15 @@ pub(super) struct Restored {
     pub(super) setup: KeyedSetup,
     /// Whether the states have to be written again as a whole, since the job is another one now.
     pub(super) full: bool,
+    /// Users whose states were removed.
+    pub(super) removed: Vec<Removed>,
+}
+
+impl Restored {
+    /// A start from nothing.
+    pub(super) fn from_nothing(setup: KeyedSetup) -> Restored {
+        Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false, removed: Vec::new() }
+    }
 }
 
 /// Loads a worker's share.
@@ -149,6 +164,9 @@ pub(super) fn restore(
     setup.plan = Some(plan);
     setup.keys.keep_cuts();
     run.make_cold(worker, &mut setup.keys)?;
+    let restored_at = cut.as_ref().map(|cut| cut.positions.clone()).unwrap_or_default();
+    setup.keys.suppress(of_entries(secret(store)?, &start.erasing.entries), restored_at);
+    setup.settled = start.finished;
     let Some(cut) = cut else {
         // A cut before the first record: what sinks say then lets a crash before the first checkpoint repeat nothing.
         setup.cuts.borrow_mut().push_back(KeyedCut {
@@ -160,13 +178,14 @@ pub(super) fn restore(
             last: false,
             noted: Vec::new(),
         });
-        return Ok(Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false });
+        return Ok(Restored::from_nothing(setup));
     };
     setup.clocks.restore(cut.clocks.clone(), cut.ended.iter().copied());
     setup.clocks.hold(cut.watermark);
     let watermark = setup.clocks.watermark();
     let mut loaded = Loaded { keys: &mut setup.keys, outputs: &mut setup.outputs };
     let full = loaded.load(store, &cut, (state, watermark), &|group| group % workers as u64 == worker as u64)?;
+    let removed = erase(&mut setup, start)?;
     if worker == 0 {
         setup.keys.add_counts(&counts::keyed(&cut.counts, &run.job.triggers));
     }
@@ -177,7 +196,49 @@ pub(super) fn restore(
     if let Some((partition, _)) = gone.iter().find(|(partition, _)| !cut.ended.contains(&partition.0)) {
         return Err(RunError::HistoryLeft { partition: partition.0 - PartitionId::HISTORY });
     }
-    Ok(Restored { cut, positions, setup, full })
+    Ok(Restored { cut, positions, setup, full, removed })
+}
+
+/// Drops the states that this start erases. Views that show users begin anew, so that what they have shown can go.
+fn erase(setup: &mut KeyedSetup, start: &Start) -> Result<Vec<Removed>, RunError> {
+    let mut erased = KeyedOutputs::default();
+    let removed = setup.keys.erase_restored(&mut erased)?;
+    setup.taken_back = erased.facts;
+    setup.outputs.stages.append(&mut erased.stages);
+    setup.outputs.texts.append(&mut erased.texts);
+    if start.erasing.applied().next().is_some() {
+        setup.keys.begin_views(&|table| table.column_index("user_id").is_some());
+    }
+    Ok(removed)
+}
+
+/// Tells whose rows go with this start.
+pub(super) fn matching(state: &StateSettings, start: &Start) -> Result<Matching, RunError> {
+    Ok(Matching::new(of_entries(secret(&*state.store)?, start.erasing.applied())))
+}
+
+/// Tells whose records are left out where they are no events.
+pub(super) fn suppressed(state: &StateSettings, start: &Start) -> Result<Matching, RunError> {
+    Ok(Matching::new(of_entries(secret(&*state.store)?, &start.erasing.entries)))
+}
+
+/// The users whose rows this worker takes out of changelogs.
+pub(super) fn removals(
+    run: &Run,
+    start: &Start,
+    (worker, workers): (usize, usize),
+    (removed, cut): (&[Removed], &Cut),
+) -> Vec<Removal> {
+    let joined = run.job.intake.joins_applications();
+    let own = |app: &str, user: &str| {
+        let key = if joined { KeyHash::of(&[user]) } else { KeyHash::of(&[app, user]) };
+        key.group() % workers as u64 == worker as u64
+    };
+    let asked = start.erasing.users.iter().filter(|(app, user)| own(app, user)).cloned();
+    let removed = removed.iter().map(|key| (key.app_id.to_string(), key.user_id.to_string()));
+    let users: BTreeSet<(String, String)> = asked.chain(removed).collect();
+    let at = cut.clocks.values().copied().max().unwrap_or_default();
+    users.into_iter().map(|(app_id, user_id)| Removal { app_id, user_id, at }).collect()
 }
 
 /// What one worker of a process does for all of them.
@@ -237,7 +298,9 @@ pub(super) fn recover_sinks(
         let begun = (0..tables.views.len()).filter(|view| tables.changes.begins(*view));
         let begun: Vec<&str> = begun.map(|view| tables.views[view].name()).collect();
         for (name, sinks) in tables.all().filter(|(name, _)| !begun.contains(name)) {
-            sinks.start_digest(cut.digests.get(name).copied().unwrap_or_default());
+            let mut digest = cut.digests.get(name).copied().unwrap_or_default();
+            digest.take_out(start.erasing.corrections.get(name).copied().unwrap_or_default());
+            sinks.start_digest(digest);
         }
     }
     let repeats = state.repeat_outputs;

@@ -164,6 +164,9 @@ impl RunReport {
             ("nulls", self.counts.nulls),
         ];
         counts.extend(plain.map(|(name, count)| (name.to_owned(), count)));
+        if self.counts.erased > 0 {
+            counts.insert("events_suppressed".to_owned(), self.counts.erased);
+        }
         if self.past_history > 0 {
             counts.insert("past_history".to_owned(), self.past_history);
         }

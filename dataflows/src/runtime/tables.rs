@@ -21,12 +21,13 @@ use timely::{
 use whisperer_operators::keyed::CutPlan;
 use whisperer_schemas::{Digest, Micros, Row, TableSchema, Value, checkpoint::Delta, row_hash};
 use whisperer_sinks::{
-    CommitFacts, Lake, LogSink, OutboxEncoder, OutboxSink, SinkError, StagedFile, TableSink, bytes_to_rows,
+    CommitFacts, Lake, LogSink, OutboxEncoder, OutboxSink, Removal, SinkError, StagedFile, TableSink, bytes_to_rows,
 };
 
 use super::{
     News,
     coordinator::wall_clock,
+    erasures::Matching,
     filing::{Cuts, Filing},
 };
 
@@ -74,6 +75,8 @@ pub(super) enum Way {
         identity: String,
         /// Rows since the last cut.
         rows: Vec<Row>,
+        /// Users whose rows are to go with the next cut, before others come.
+        removals: Vec<Removal>,
         /// What the writers of all workers are called.
         identities: Vec<String>,
     },
@@ -164,6 +167,18 @@ impl TableSinks {
         self.0.borrow_mut().digest = digest;
     }
 
+    /// Takes the rows of users out of changelogs.
+    pub(super) fn remove(&self, users: &[Removal]) -> Result<(), SinkError> {
+        self.each(|way| match way {
+            Way::Log { sink, .. } => sink.remove(users),
+            Way::Outbox { removals, .. } => {
+                removals.extend_from_slice(users);
+                Ok(())
+            }
+            Way::Staged { .. } | Way::Lake { .. } => Ok(()),
+        })
+    }
+
     /// Why rows cannot be written, if so.
     pub(super) fn take_failure(&self) -> Option<SinkError> {
         self.0.borrow_mut().failed.take()
@@ -238,7 +253,7 @@ impl TableSinks {
     }
 
     /// Writes rows again that an earlier generation kept for files, and takes them out of its delta. The digest has them.
-    pub(super) fn take_over(&self, delta: &mut Delta) -> Result<(), SinkError> {
+    pub(super) fn take_over(&self, delta: &mut Delta, matching: &Matching) -> Result<(), SinkError> {
         let Sinks { table, outlets, .. } = &mut *self.0.borrow_mut();
         for outlet in outlets {
             let Way::Lake { sink, filing: Some(filing), .. } = &mut outlet.to else { continue };
@@ -246,7 +261,9 @@ impl TableSinks {
                 filing.take_over();
                 // The next cut closes its files.
                 sink.hold(false);
-                sink.write(bytes_to_rows(table, &bytes)?)?;
+                let mut rows = bytes_to_rows(table, &bytes)?;
+                rows.retain(|row| !matching.goes(table, row));
+                sink.write(rows)?;
             }
         }
         Ok(())
@@ -289,8 +306,10 @@ impl Way {
                 }
             }
             Way::Log { name, sink } => drop(cut.sinks.insert(name.clone(), sink.flush()?)),
-            Way::Outbox { name, encoder, identity, rows, .. } => {
+            Way::Outbox { name, encoder, identity, rows, removals, .. } => {
                 let mut outbox = Vec::new();
+                encoder.encode_removals(removals, &mut outbox)?;
+                removals.clear();
                 encoder.encode(rows, &mut outbox)?;
                 rows.clear();
                 cut.sinks.insert(name.clone(), identity.clone());

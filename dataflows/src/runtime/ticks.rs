@@ -1,6 +1,10 @@
 //! The tick log of a run, which can be opened only once the run's generation is known.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::OnceLock};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use whisperer_connectors::{
     Positions, SourceError,
@@ -12,14 +16,15 @@ use whisperer_schemas::{Micros, PartitionId};
 #[derive(Debug)]
 pub struct GenerationTicks {
     folder: PathBuf,
-    log: OnceLock<FileTickLog>,
+    /// That of the last start.
+    log: Mutex<Option<Arc<FileTickLog>>>,
 }
 
 impl GenerationTicks {
     /// Ticks in this folder; not to be used before the run has begun.
     #[must_use]
     pub fn new(folder: PathBuf) -> GenerationTicks {
-        GenerationTicks { folder, log: OnceLock::new() }
+        GenerationTicks { folder, log: Mutex::default() }
     }
 
     /// Opens the log for a generation; the first process begins it, the others join.
@@ -28,13 +33,14 @@ impl GenerationTicks {
             true => FileTickLog::begin(&self.folder, generation)?,
             false => FileTickLog::join(&self.folder, generation),
         };
-        // One worker of a process opens it, once.
-        let _ = self.log.set(log);
+        // One worker of a process opens it, once for each start.
+        *self.log.lock().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(log));
         Ok(())
     }
 
-    fn opened(&self) -> &FileTickLog {
-        self.log.get().expect("the log is opened before any source is")
+    fn opened(&self) -> Arc<FileTickLog> {
+        let log = self.log.lock().unwrap_or_else(PoisonError::into_inner);
+        log.clone().expect("the log is opened before any source is")
     }
 }
 

@@ -14,7 +14,7 @@ use timely::{
     },
     worker::Worker,
 };
-use whisperer_connectors::{Positions, format::Parser};
+use whisperer_connectors::format::Parser;
 use whisperer_operators::{
     keyed::{ApplyKeyed, KeyedReport, KeyedSetup},
     views::{StageCounts, StageUpdate},
@@ -90,7 +90,7 @@ fn drive(worker: &mut Worker, shared: &Shared) -> Result<WorkerOutcome, RunError
     let prepared = shared.ready.wait(prepared)?;
     shared.loaded();
     match start {
-        Some(start) if start.finished => Ok(finished(worker, prepared, start)),
+        Some(start) if start.is_done() => Ok(finished(worker, prepared, start)),
         start => Running::build(worker, shared, prepared, (start, control)).drive(worker, shared),
     }
 }
@@ -107,6 +107,7 @@ fn finished(worker: &Worker, prepared: Prepared, start: Start) -> WorkerOutcome 
         finished: true,
         name: start.run,
         last: (worker.index() == COORDINATOR).then_some(cut),
+        again: false,
     }
 }
 
@@ -142,10 +143,10 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
         _ => {
             let mut setup = run.keyed_setup();
             run.make_cold(index, &mut setup.keys)?;
-            Restored { cut: Cut::default(), positions: Positions::new(), setup, full: false }
+            Restored::from_nothing(setup)
         }
     };
-    let Restored { cut, positions, setup, full } = restored;
+    let Restored { cut, positions, setup, full, removed } = restored;
     if run.source.history() > 0 && setup.clocks.history_ended() {
         run.watermark.end_history();
     }
@@ -160,7 +161,9 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     tables.each[0].tell_news(News { deliver_from, ..run.news });
     if let (Some(state), Some(start)) = (&run.state, start) {
         recovery::recover_sinks(run, (state, start), (index, &tables), &cut)?;
-        take_over_rows(&*state.store, &cut, (index, peers), &tables)?;
+        let matching = recovery::matching(state, start)?;
+        take_over_rows(&*state.store, &cut, (index, peers), (&tables, &matching))?;
+        tables.remove(&recovery::removals(run, start, (index, peers), (&removed, &cut)))?;
     }
     let pace = Pace {
         live: run.source.live().then_some(run.epoch_interval),
@@ -170,6 +173,9 @@ fn prepare(shared: &Shared, start: Option<&Start>, worker: &Worker) -> Result<Pr
     let read_before = if index == 0 { counts::read(&cut.counts) } else { ReadCounts::default() };
     let telling = ReadTelling::new(run, &read_before);
     let mut reading = Reading::new(reader, parser, run.progress.clone(), (pace, read_before)).until(run.history_until);
+    if let (Some(state), Some(start)) = (&run.state, start) {
+        reading.leave_out(recovery::suppressed(state, start)?);
+    }
     reading.tell(telling);
     Ok(Prepared { reading, tables, setup, full, cut })
 }
@@ -188,6 +194,8 @@ struct Running {
     /// The last checkpoint was committed, and the run ends with it.
     last: bool,
     stop_requested: bool,
+    /// Whether the run ends to start again.
+    again: bool,
     finished: bool,
     /// What names the run in its files.
     name: String,
@@ -254,6 +262,7 @@ impl Running {
             coordinator,
             last: false,
             stop_requested: false,
+            again: false,
             finished: false,
             name,
             telling,
@@ -299,6 +308,12 @@ impl Running {
         }
         if let Some(coordinator) = &mut self.coordinator {
             coordinator.turn(&mut self.control)?;
+            if coordinator.is_asked_to_erase()
+                && let Some(stop) = coordinator.stop(self.reading.stop_epoch(), true)
+            {
+                tracing::info!("an erasure is asked for: the job takes a checkpoint and starts again");
+                self.control.broadcast(&stop);
+            }
         }
         Ok(())
     }
@@ -355,12 +370,13 @@ impl Running {
             }
             Message::StopRequest => {
                 let epoch = self.reading.stop_epoch();
-                let stop = self.coordinator.as_mut().and_then(|coordinator| coordinator.stop(epoch));
+                let stop = self.coordinator.as_mut().and_then(|coordinator| coordinator.stop(epoch, false));
                 if let Some(stop) = stop {
                     self.control.broadcast(&stop);
                 }
             }
-            Message::Stop { epoch } => {
+            Message::Stop { epoch, again } => {
+                self.again = again;
                 self.telling.iter().for_each(Telling::stop);
                 self.checkpoints.iter_mut().for_each(|checkpoints| checkpoints.stop_at(epoch));
                 self.reading.stop_at(epoch);
@@ -382,7 +398,7 @@ impl Running {
     }
 
     fn finish(self, shared: &Shared) -> Result<WorkerOutcome, RunError> {
-        let Running { tables, checkpoints, coordinator, keyed, stages, name, .. } = self;
+        let Running { tables, checkpoints, coordinator, keyed, stages, name, again, .. } = self;
         let finished = if checkpoints.is_some() { self.finished } else { !self.stopping.get() };
         let mut staged = Vec::new();
         let mut last = None;
@@ -403,7 +419,7 @@ impl Running {
         let digests = tables.digests();
         let keyed = std::mem::take(&mut *keyed.borrow_mut());
         let read = self.reading.counts();
-        Ok(WorkerOutcome { keyed, stages, read, digests, staged, finished, name, last })
+        Ok(WorkerOutcome { keyed, stages, read, digests, staged, finished, name, last, again })
     }
 }
 

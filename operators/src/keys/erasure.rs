@@ -99,6 +99,15 @@ impl Keys {
         }
     }
 
+    /// Has views begin anew with the epoch of the restored checkpoint, by their tables; once states are restored.
+    pub fn begin_views(&mut self, begins: &dyn Fn(&TableSchema) -> bool) {
+        for (since, table) in self.views_since.iter_mut().zip(self.job.views.tables()) {
+            if begins(table) {
+                *since = self.restored_epoch;
+            }
+        }
+    }
+
     /// Removes the restored states that erasures cover, and takes back what they have said.
     ///
     /// # Errors

@@ -99,6 +99,7 @@ impl Keys {
         let mapping = (!layout.reads(&old)).then(|| Mapping::new(&old, &layout));
         // What keys show may be other values now, even for a view that is the same.
         let kept = |view: &ViewLayout| old.views.iter().find(|old| mapping.is_none() && old.is_same(view));
+        self.restored_epoch = epoch;
         self.views_since = layout.views.iter().map(|view| kept(view).map_or(epoch, |old| old.since)).collect();
         self.engine.links.restore(watermark);
         Restoring { keys: self, old, mapping }
