@@ -7,7 +7,7 @@
 use smallvec::SmallVec;
 use whisperer_schemas::{Micros, ids::text_hash, time::DAY};
 
-use super::{parts::Said, Engine, Outputs, Turn, links::id_hash};
+use super::{Engine, Outputs, Turn, links::id_hash, parts::Said};
 use crate::{
     cells::{SlotKind, count_of, pane_of, session_of},
     interner::Interner,
