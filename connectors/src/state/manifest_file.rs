@@ -87,7 +87,7 @@ mod tests {
             workers: 2,
             positions: BTreeMap::from([(0, 5), (3, u64::MAX)]),
             clocks: BTreeMap::from([(0, 1_700_000_000_000_000)]),
-            watermark: Some(1_699_999_970_000_000),
+            watermark: None,
             ended: vec![3],
             finished: true,
             ticks: BTreeMap::from([("0-1".into(), 64)]),
@@ -122,10 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_listed() {
-        // Goal: a manifest with rows that wait for their files comes back, and one without does not speak of them.
+    fn rows_and_watermark_are_listed() {
+        // Goal: a manifest with rows that wait for their files comes back, and one with a watermark; one without speaks of neither.
         let mut manifest = manifest();
-        assert!(!String::from_utf8_lossy(&encode(&manifest)).contains("\"rows\""));
+        let text = String::from_utf8_lossy(&encode(&manifest)).into_owned();
+        assert!(!text.contains("\"rows\"") && !text.contains("\"watermark\""));
+        manifest.cut.as_mut().unwrap().watermark = Some(1_699_999_970_000_000);
         manifest.cut.as_mut().unwrap().rows = vec![file("deltas/w"), file("deltas/x")];
         assert_eq!(decode(12, &encode(&manifest)).unwrap(), manifest);
     }

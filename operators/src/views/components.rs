@@ -8,7 +8,8 @@ use differential_dataflow::{ExchangeData, VecCollection, operators::Iterate};
 pub trait Components<'scope, N> {
     /// Labels every node of these edges, which go both ways, with the least node of its component.
     ///
-    /// Labels go from node to node until none changes. Where an edge goes, what its labels had led to is taken back, as far as it led.
+    /// Labels go from node to node until none changes. Where an edge goes, what its labels had led to is taken back, as far as it led. What
+    /// comes out on the way adds up to that.
     ///
     /// ```
     /// use differential_dataflow::AsCollection;
@@ -18,7 +19,7 @@ pub trait Components<'scope, N> {
     /// let labels = timely::example(|scope| {
     ///     // A path of three nodes that falls apart.
     ///     let edges = [((7, 5), 0, 1), ((5, 3), 0, 1), ((7, 5), 1, -1)];
-    ///     edges.to_stream(scope).as_collection().components().inner.capture()
+    ///     edges.to_stream(scope).as_collection().components().consolidate().inner.capture()
     /// });
     /// let mut labels: Vec<_> = labels.extract().into_iter().flat_map(|(_, updates)| updates).collect();
     /// labels.sort_by_key(|(label, epoch, diff)| (*epoch, *label, *diff));
