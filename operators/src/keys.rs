@@ -13,6 +13,7 @@ mod cold;
 mod counts;
 mod cuts;
 mod erasure;
+mod expiry;
 mod links;
 mod parts;
 mod restore;
@@ -110,8 +111,8 @@ pub struct Keys {
     erasures: Erasures,
     /// What stands before these positions is in the restored states.
     restored_at: BTreeMap<u32, u64>,
-    /// The epoch of the checkpoint that they are of.
-    restored_epoch: u64,
+    /// For each view, whether it begins anew.
+    beginning: Vec<bool>,
     /// Restored keys whose states an erasure covers.
     doomed: Vec<KeyHash>,
 }
@@ -176,7 +177,7 @@ impl Keys {
             views_since,
             erasures: Erasures::default(),
             restored_at: BTreeMap::new(),
-            restored_epoch: 0,
+            beginning: Vec::new(),
             doomed: Vec::new(),
         }
     }
@@ -250,6 +251,11 @@ impl Keys {
             let mut turn = Turn { job: &self.job, engine: &mut self.engine, state, at, epoch, outputs, found: false };
             self.parts.note(&mut turn);
             turn.fire_until(watermark);
+            if state.gone {
+                let said = self.parts.take(at).flatten();
+                outputs.facts.extend(said.map(|part| (Fact::Part(part), -1)));
+                return self.forget(at);
+            }
             enter(&mut self.wheel, entry, state, at);
         }
     }
@@ -384,6 +390,7 @@ impl Turn<'_> {
     fn record(&mut self, record: &Record, pw: Micros) {
         self.engine.counts.nulls += u64::from(record.nulls);
         self.fire_until(pw);
+        self.begin_anew(record, pw);
         self.state.floor = self.state.floor.max(pw);
         let late = record.time < pw;
         let clock = self.state.key_clock.max(record.time);
@@ -394,6 +401,7 @@ impl Turn<'_> {
         }
         if !late {
             self.fire_until(record.time);
+            self.begin_anew(record, pw);
         }
         let key_clock = self.state.key_clock;
         self.state.recent.insert(record.event_hash, clock, bound, key_clock);
@@ -425,9 +433,14 @@ impl Turn<'_> {
         self.find_starts();
         let snapshot = self.job.snapshot;
         let boundary = |every: Option<Micros>| every.is_some_and(|every| due.rem_euclid(every) == 0);
-        // Off the boundaries of snapshots only an evaluation can be due.
-        let may_be_snapshot = boundary(snapshot.full_every) || boundary(snapshot.every);
-        let evaluates = !may_be_snapshot || self.next_evaluation() == due;
+        let expires = self.expiry() == due;
+        if expires && due <= self.state.floor {
+            // The key's first event came later than its state would have lasted: nothing else is due then.
+            return self.expire();
+        }
+        // Off the boundaries of snapshots, and before it expires, only an evaluation can be due.
+        let may_be_other = expires || boundary(snapshot.full_every) || boundary(snapshot.every);
+        let evaluates = !may_be_other || self.next_evaluation() == due;
         self.state.floor = due;
         if evaluates {
             self.engine.counts.timers += 1;
@@ -438,7 +451,7 @@ impl Turn<'_> {
             self.profile(due, evaluates, false);
             self.state.changed = false;
         }
-        self.schedule();
+        if expires { self.expire() } else { self.schedule() }
     }
 
     /// Takes an event into the aggregates.
@@ -558,7 +571,7 @@ impl Turn<'_> {
     fn schedule(&mut self) {
         self.engine.keep_starts(self.at, &self.state.cells);
         let snapshot = self.job.asks.next_snapshot(self.state.times());
-        self.state.due = self.next_evaluation().min(snapshot);
+        self.state.due = self.next_evaluation().min(snapshot).min(self.expiry());
         self.state.exact = true;
     }
 
@@ -568,6 +581,7 @@ impl Turn<'_> {
         self.engine.keep_starts(self.at, &self.state.cells);
         let (asks, times) = (&self.job.asks, self.state.times());
         let (next, touched) = asks.next_touched(self.engine.cells(self.job, self.state), times, lanes);
+        let (next, touched) = (next.min(self.expiry()), touched || self.job.retention_idle != Micros::MAX);
         if next < self.state.due {
             self.state.due = next;
             self.state.exact = true;

@@ -90,6 +90,8 @@ pub struct JobSpec {
     pub out_of_orderness: Micros,
     /// How long an event id is remembered.
     pub dedup_horizon: Micros,
+    /// How long after a key's last event its state is dropped; never, where there is none.
+    pub retention_idle: Option<Micros>,
     /// How many days after the key clock drifting values (`ewma`, `recency`) are still looked at each midnight.
     pub decay_days: u32,
     /// Values kept per `distinct` feature and key.
@@ -159,6 +161,7 @@ impl Default for JobSpec {
             entity: Entity::AppUser,
             out_of_orderness: 30 * SECOND,
             dedup_horizon: HOUR,
+            retention_idle: None,
             decay_days: 90,
             distinct_max: 4096,
             event_types: None,

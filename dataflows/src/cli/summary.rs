@@ -55,6 +55,9 @@ fn events(report: &RunReport) -> Vec<(String, String)> {
     if report.past_history > 0 {
         rows.push(row("of history, left to the topic", report.past_history));
     }
+    if report.counts.expired > 0 {
+        rows.push(row("states expired", report.counts.expired));
+    }
     rows.push(row("timers fired", report.counts.timers));
     rows
 }

@@ -1,4 +1,5 @@
-//! What a job computes: `[job]`, `[dedup]`, `[snapshot]`, `[[feature]]`, `[[score]]`, `[[stage]]`, `[[trigger]]`, `[[view]]`, `[identity]`.
+//! What a job computes: `[job]`, `[dedup]`, `[retention]`, `[snapshot]`, `[[feature]]`, `[[score]]`, `[[stage]]`, `[[trigger]]`, `[[view]]`,
+//! `[identity]`.
 
 use std::{
     path::{Path, PathBuf},
@@ -53,6 +54,7 @@ pub(super) fn read(root: &Section<'_>, folder: &Path) -> (JobSpec, DeliverySetti
     let delivery = delivery::read(&job);
     let mut spec = read_job(&job);
     spec.dedup_horizon = read_dedup(&root.section("dedup", &shape::DEDUP), spec.dedup_horizon);
+    spec.retention_idle = read_retention(&root.section("retention", &shape::RETENTION));
     spec.snapshot = read_snapshot(&root.section("snapshot", &shape::SNAPSHOT));
     spec.features = root.sections("feature", &shape::FEATURE).iter().map(read_feature).collect();
     spec.scores = root.sections("score", &shape::SCORE).iter().map(|s| read_score(s, &mut models)).collect();
@@ -108,6 +110,10 @@ fn read_entity(value: &Value<'_>) -> Option<Entity> {
 
 fn read_dedup(section: &Section<'_>, default: Micros) -> Micros {
     section.get("horizon").and_then(|v| v.duration_or_zero()).map_or(default, |horizon| horizon.value)
+}
+
+fn read_retention(section: &Section<'_>) -> Option<Micros> {
+    section.get("idle").and_then(|v| v.duration()).map(|idle| idle.value)
 }
 
 fn read_snapshot(section: &Section<'_>) -> SnapshotSpec {

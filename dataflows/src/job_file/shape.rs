@@ -32,6 +32,7 @@ pub(super) const ROOT: Shape = Shape {
         "source",
         "epoch",
         "dedup",
+        "retention",
         "snapshot",
         "feature",
         "score",
@@ -47,7 +48,7 @@ pub(super) const ROOT: Shape = Shape {
         "server",
         "telemetry",
     ],
-    later: &["policy", "retention", "delivery", "metrics"],
+    later: &["policy", "delivery", "metrics"],
 };
 
 pub(super) const JOB: Shape = Shape {
@@ -140,6 +141,8 @@ pub(super) const HISTORY: Shape =
 pub(super) const EPOCH: Shape = Shape { title: "[epoch]", keys: &["bytes", "records", "interval_ms"], later: &[] };
 
 pub(super) const DEDUP: Shape = Shape { title: "[dedup]", keys: &["horizon"], later: &[] };
+
+pub(super) const RETENTION: Shape = Shape { title: "[retention]", keys: &["idle"], later: &["tables"] };
 
 pub(super) const SNAPSHOT: Shape = Shape { title: "[snapshot]", keys: &["every", "full_every"], later: &[] };
 

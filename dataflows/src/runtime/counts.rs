@@ -22,6 +22,7 @@ pub(super) fn named(job: &CompiledJob, counts: &Counts, read: &ReadCounts, stage
     add("late".into(), counts.late);
     add("duplicates".into(), counts.duplicates);
     add("events_suppressed".into(), counts.erased);
+    add("expired".into(), counts.expired);
     add("timers".into(), counts.timers);
     add("snapshots".into(), counts.snapshots);
     add("nulls".into(), counts.nulls);
@@ -51,6 +52,7 @@ pub(super) fn keyed(named: &BTreeMap<String, u64>, triggers: &[Trigger]) -> Coun
         late: get("late"),
         duplicates: get("duplicates"),
         erased: get("events_suppressed"),
+        expired: get("expired"),
         timers: get("timers"),
         snapshots: get("snapshots"),
         nulls: get("nulls"),

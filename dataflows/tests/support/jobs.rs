@@ -15,6 +15,7 @@ pub struct Job {
     by_user_alone: bool,
     out_of_orderness: u8,
     horizon: u8,
+    idle: u8,
     decay_days: u32,
     distinct_max: u32,
     every: u8,
@@ -67,16 +68,33 @@ struct Trigger {
 }
 
 pub fn job() -> impl Strategy<Value = Job> {
-    let settings =
-        (any::<bool>(), any::<u8>(), any::<u8>(), 0..4_u32, 1..5_u32, any::<u8>(), any::<u8>(), any::<bool>());
+    let settings = (
+        any::<bool>(),
+        any::<u8>(),
+        (any::<u8>(), any::<u8>()),
+        0..4_u32,
+        1..5_u32,
+        any::<u8>(),
+        any::<u8>(),
+        any::<bool>(),
+    );
     let parts = (vec(feature(), 1..6), vec(score(), 0..4), vec(condition(), 0..4), vec(trigger(), 0..4));
     (settings, parts).prop_map(|(settings, (features, scores, stages, triggers))| {
-        let (by_user_alone, out_of_orderness, horizon, decay_days, distinct_max, every, full_every, stage_first) =
-            settings;
+        let (
+            by_user_alone,
+            out_of_orderness,
+            (horizon, idle),
+            decay_days,
+            distinct_max,
+            every,
+            full_every,
+            stage_first,
+        ) = settings;
         Job {
             by_user_alone,
             out_of_orderness,
             horizon,
+            idle,
             decay_days,
             distinct_max,
             every,
@@ -143,6 +161,7 @@ impl Job {
             entity: if self.by_user_alone { Entity::User } else { Entity::AppUser },
             out_of_orderness: pick(&[30 * SECOND, 0, 5 * MINUTE, 3 * HOUR, 2 * DAY], self.out_of_orderness),
             dedup_horizon: pick(&[HOUR, 0, MINUTE, DAY, 20 * DAY], self.horizon),
+            retention_idle: pick(&[None, Some(DAY), None, Some(6 * HOUR), Some(10 * DAY)], self.idle),
             decay_days: self.decay_days,
             distinct_max: self.distinct_max,
             snapshot: self.snapshot(),
@@ -210,10 +229,11 @@ impl Job {
 /// A job in short.
 pub fn show(spec: &JobSpec) -> String {
     let mut text = format!(
-        "entity {:?}, out_of_orderness {}, horizon {}, decay_days {}, distinct_max {}, snapshot {:?}\n",
+        "entity {:?}, out_of_orderness {}, horizon {}, idle {:?}, decay_days {}, distinct_max {}, snapshot {:?}\n",
         spec.entity,
         format_duration(spec.out_of_orderness),
         format_duration(spec.dedup_horizon),
+        spec.retention_idle,
         spec.decay_days,
         spec.distinct_max,
         spec.snapshot

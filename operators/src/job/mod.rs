@@ -50,6 +50,8 @@ pub struct CompiledJob {
     pub dedup_horizon: Micros,
     /// What the state is kept for.
     pub entity: Entity,
+    /// How long after its last event a key's state is dropped; `Micros::MAX` for never.
+    pub retention_idle: Micros,
     /// When profile rows are written.
     pub snapshot: SnapshotSpec,
     /// What it needs of an event.
@@ -212,6 +214,7 @@ impl CompiledJob {
             out_of_orderness: spec.out_of_orderness,
             dedup_horizon: spec.dedup_horizon,
             entity: spec.entity,
+            retention_idle: spec.retention_idle.unwrap_or(Micros::MAX),
             snapshot: spec.snapshot,
             intake: Arc::new(features.intake),
             layout: Layout::new(slots),

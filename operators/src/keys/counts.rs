@@ -15,6 +15,8 @@ pub struct Counts {
     pub duplicates: u64,
     /// Events of users who were erased, which moved the watermark and nothing else.
     pub erased: u64,
+    /// States that were dropped because no event had come for long.
+    pub expired: u64,
     /// Timers that led to an evaluation.
     pub timers: u64,
     /// Profile rows at boundaries.
@@ -51,6 +53,7 @@ impl Counts {
         self.late += other.late;
         self.duplicates += other.duplicates;
         self.erased += other.erased;
+        self.expired += other.expired;
         self.timers += other.timers;
         self.snapshots += other.snapshots;
         self.nulls += other.nulls;

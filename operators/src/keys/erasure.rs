@@ -99,13 +99,15 @@ impl Keys {
         }
     }
 
-    /// Has views begin anew with the epoch of the restored checkpoint, by their tables; once states are restored.
+    /// Has views begin anew with the epoch of the checkpoint that is restored next, by their tables. All states are written again with the next
+    /// cut then, as where the job has changed: what views are is a part of their layout.
     pub fn begin_views(&mut self, begins: &dyn Fn(&TableSchema) -> bool) {
-        for (since, table) in self.views_since.iter_mut().zip(self.job.views.tables()) {
-            if begins(table) {
-                *since = self.restored_epoch;
-            }
-        }
+        self.beginning = self.job.views.tables().map(|table| begins(table)).collect();
+    }
+
+    /// Whether some view begins anew.
+    pub(super) fn begins_views(&self) -> bool {
+        self.beginning.contains(&true)
     }
 
     /// Removes the restored states that erasures cover, and takes back what they have said.
@@ -131,7 +133,6 @@ impl Keys {
     /// Removes a state in memory.
     fn drop_state(&mut self, at: u32, outputs: &mut Outputs) {
         let state = &mut self.blocks[at as usize / BLOCK][at as usize % BLOCK];
-        let key = state.key;
         if !self.job.stages.is_empty() {
             outputs.stages.push((state.stage, -1));
         }
@@ -139,18 +140,10 @@ impl Keys {
             let (job, engine): (&CompiledJob, _) = (&self.job, &mut self.engine);
             let mut turn = Turn { job, engine, state, at, epoch: Epoch::default(), outputs, found: false };
             turn.find_starts();
-            turn.say_all(-1, self.parts.take(at));
+            turn.say_all(-1);
+            turn.take_part_back(self.parts.take(at));
         }
-        if let Some(cold) = &mut self.cold {
-            let bytes = self.blocks[at as usize / BLOCK][at as usize % BLOCK].hot_bytes();
-            cold.hot_bytes = cold.hot_bytes.saturating_sub(bytes);
-        }
-        // What a cut that is being encoded has of it is encoded first.
-        self.remove(at);
-        if let Some(cuts) = &mut self.cuts {
-            cuts.dirty_cold.remove(&key);
-            cuts.removed.insert(key);
-        }
+        self.forget(at);
     }
 
     /// Notes the removed keys in the cut that has just begun; those that have come again are in it with their new states.

@@ -99,9 +99,10 @@ impl Keys {
         let mapping = (!layout.reads(&old)).then(|| Mapping::new(&old, &layout));
         // What keys show may be other values now, even for a view that is the same.
         let kept = |view: &ViewLayout| old.views.iter().find(|old| mapping.is_none() && old.is_same(view));
-        self.restored_epoch = epoch;
         self.views_since = layout.views.iter().map(|view| kept(view).map_or(epoch, |old| old.since)).collect();
         self.engine.links.restore(watermark);
+        let begins = self.views_since.iter_mut().zip(&self.beginning).filter(|(_, begins)| **begins);
+        begins.for_each(|(since, _)| *since = epoch);
         Restoring { keys: self, old, mapping }
     }
 
@@ -122,10 +123,10 @@ impl Keys {
 }
 
 impl Restoring<'_> {
-    /// Whether the states have to be written anew, since the job is another one now.
+    /// Whether the states have to be written anew, since the job is another one now, or some of its views are.
     #[must_use]
     pub fn changes_layout(&self) -> bool {
-        self.mapping.is_some()
+        self.mapping.is_some() || self.keys.begins_views()
     }
 
     /// Restores one state; no key twice. What it says about stages goes to `outputs`.
@@ -133,6 +134,7 @@ impl Restoring<'_> {
     /// # Errors
     /// Bytes that are no state of that layout, or a cold store that fails.
     pub fn state(&mut self, key: KeyHash, bytes: &[u8], outputs: &mut Outputs) -> Result<(), RestoreError> {
+        let rewrites = self.changes_layout();
         let keys = &mut *self.keys;
         let state = codec::decode(&mut keys.engine, key, bytes, (&self.old, self.mapping.as_ref()))?;
         if !keys.job.stages.is_empty() {
@@ -154,10 +156,16 @@ impl Restoring<'_> {
                 turn.schedule();
             }
             if viewed {
-                turn.say_all(1, None);
+                turn.say_all(1);
+                turn.say_part(None);
             }
         }
-        if changed && let Some(cuts) = &mut keys.cuts {
+        if keys.job.retention_idle != Micros::MAX {
+            // It may be another time than it was: when it is due is found out then.
+            state.due = state.due.min(state.key_clock.saturating_add(keys.job.retention_idle));
+            state.exact = false;
+        }
+        if let Some(cuts) = keys.cuts.as_mut().filter(|_| rewrites) {
             // The state is to be written again as it is now.
             cuts.came_back_dirty(state, at);
         }

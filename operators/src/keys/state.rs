@@ -30,6 +30,8 @@ pub struct KeyState {
     pub(super) stamp: u16,
     /// Whether a timer is pending at `due`; if not, it was when `due` was set, and events have moved it since.
     pub(super) exact: bool,
+    /// Whether it has expired: it is empty then, and goes unless an event comes at once.
+    pub(super) gone: bool,
     /// Triggers whose condition held at the last evaluation, as bits.
     pub(crate) held: u64,
     /// Triggers that have fired and not been re-armed, as bits.
@@ -53,6 +55,7 @@ impl KeyState {
             used: false,
             stamp: CLEAN,
             exact: true,
+            gone: false,
             held: 0,
             disarmed: 0,
         }

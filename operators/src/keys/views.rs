@@ -7,7 +7,7 @@
 use smallvec::SmallVec;
 use whisperer_schemas::{Micros, ids::text_hash, time::DAY};
 
-use super::{Engine, Outputs, Turn, links::id_hash, parts::Said};
+use super::{Engine, Outputs, Turn, links::id_hash};
 use crate::{
     cells::{SlotKind, count_of, pane_of, session_of},
     interner::Interner,
@@ -43,9 +43,9 @@ impl Turn<'_> {
         self.app_word();
     }
 
-    /// Says everything that the key has said (1), after a restore, or takes it back (-1), of parts `part` where that was noted; the starts of
-    /// the slots' cells must be those of the state.
-    pub(super) fn say_all(&mut self, diff: isize, part: Option<Said>) {
+    /// Says everything that the key has said (1), after a restore, or takes it back (-1), its part left out; the starts of the slots' cells must
+    /// be those of the state.
+    pub(super) fn say_all(&mut self, diff: isize) {
         self.app_word();
         let words = self.kept_words();
         let mut facts = Facts::new();
@@ -55,10 +55,8 @@ impl Turn<'_> {
         self.say_all_changes(diff);
         if diff > 0 {
             self.say_links_again();
-            self.say_part(None);
         } else {
             self.take_links_back();
-            self.take_part_back(part);
         }
     }
 

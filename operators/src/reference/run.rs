@@ -69,6 +69,8 @@ pub(super) struct Key {
     floor: Micros,
     /// Whether there is something new since the key's last row.
     changed: bool,
+    /// Whether it was dropped because no event had come for long.
+    expired: bool,
     /// Ids of the applied events, each with the key clock once it was last applied.
     applied: Vec<(String, Micros)>,
     /// Firings by trigger and time.
@@ -98,6 +100,7 @@ impl Key {
             triggers: vec![fresh; plan.triggers.len()],
             floor: Micros::MIN,
             changed: false,
+            expired: false,
             applied: Vec::new(),
             firings: BTreeMap::new(),
             seen,
@@ -181,6 +184,7 @@ impl Run<'_> {
     /// Timers first, then what the record is.
     fn keyed(&mut self, key: &mut Key, event: &Event, pw: Micros, place: (u32, u64)) -> Result<(), String> {
         self.fire_until(key, pw)?;
+        self.begin_anew(key, event, pw)?;
         key.floor = key.floor.max(pw);
         if key.is_duplicate(event, self.plan.spec.dedup_horizon) {
             self.outcome.counts.duplicate += 1;
@@ -194,6 +198,7 @@ impl Run<'_> {
             return key.apply(self.plan, event);
         }
         self.fire_until(key, event.time)?;
+        self.begin_anew(key, event, pw)?;
         self.views.apply(&mut key.seen, event)?;
         key.apply(self.plan, event)?;
         let now = key.clock;
@@ -205,7 +210,9 @@ impl Run<'_> {
         if key.is_new() {
             return Ok(());
         }
-        while let Some(due) = key.next_due(self.plan).filter(|due| due.at <= until) {
+        let expiry = self.plan.spec.retention_idle.map(|idle| key.clock + idle);
+        let last = until.min(expiry.unwrap_or(Micros::MAX));
+        while let Some(due) = key.next_due(self.plan).filter(|due| due.at <= last) {
             key.floor = due.at;
             if due.evaluation {
                 self.evaluate(key, due.at, "timer")?;
@@ -215,6 +222,15 @@ impl Run<'_> {
                 self.outcome.profiles.push(rows::profile(self.plan, key, due.at, false)?);
                 key.changed = false;
             }
+        }
+        key.expired = expiry.is_some_and(|expiry| expiry <= until);
+        Ok(())
+    }
+
+    /// The event finds a new user where the state has expired before it.
+    fn begin_anew(&self, key: &mut Key, event: &Event, pw: Micros) -> Result<(), String> {
+        if key.expired {
+            *key = Key { floor: pw, ..Key::new(self.plan, event, self.views.seen(event)?) };
         }
         Ok(())
     }
@@ -273,6 +289,9 @@ impl Run<'_> {
     fn finish(&mut self, end: Micros) -> Result<(), String> {
         for (ids, mut key) in std::mem::take(&mut self.keys) {
             self.fire_until(&mut key, end)?;
+            if key.expired {
+                continue;
+            }
             self.outcome.profiles.push(rows::profile(self.plan, &key, end, true)?);
             self.keys.insert(ids, key);
         }
