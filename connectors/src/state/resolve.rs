@@ -57,6 +57,11 @@ pub struct Retention {
     pub merge_from: usize,
 }
 
+impl Retention {
+    /// The last checkpoint alone, everything before it merged.
+    pub const LAST: Retention = Retention { checkpoints: 1, merge_from: 1 };
+}
+
 /// What to merge into the base.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Merge {

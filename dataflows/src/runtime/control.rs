@@ -74,7 +74,7 @@ pub(super) struct Start {
 impl Start {
     /// Whether nothing is left but to put outputs in order.
     pub(super) fn is_done(&self) -> bool {
-        self.finished && self.erasing.applies.is_empty()
+        self.finished && self.erasing.applies.is_empty() && !self.erasing.clears
     }
 }
 
@@ -85,6 +85,8 @@ pub(super) struct Committed {
     pub(super) epoch: u64,
     /// Whether the run ends with it.
     pub(super) last: bool,
+    /// Whether it then starts again, for an erasure.
+    pub(super) again: bool,
     /// Whether everything that was there when the run began has been read by all readers.
     pub(super) caught_up: bool,
 }

@@ -30,7 +30,8 @@ use super::{
     RunError,
     checkpoints::COORDINATOR,
     control::{Ack, Committed, Control, Message, Start},
-    erasures::Watch,
+    erasures::{self, Watch},
+    recovery::chain,
 };
 use crate::operations::{CheckpointFacts, Operations, Spans, traces};
 
@@ -67,6 +68,8 @@ pub(super) struct Origin {
     pub(super) start: Start,
     /// The checkpoint that is restored.
     pub(super) cut: Option<Cut>,
+    /// How long it took to apply erasures.
+    pub(super) erasing_took: Duration,
 }
 
 /// What a coordinator works with.
@@ -121,7 +124,7 @@ impl Coordinator {
     pub(super) fn new(origin: Origin, tools: Tools) -> Coordinator {
         let committer = Committer::start(tools.store.clone(), tools.lakes.clone());
         let keeper = Keeper::start(tools.store.clone(), tools.retention, origin.start.generation);
-        let watch = Watch::start(tools.store.clone());
+        let watch = Watch::start(tools.store.clone(), origin.erasing_took);
         Coordinator {
             number: origin.start.claim + 1,
             last: origin.cut.clone().unwrap_or_default(),
@@ -178,8 +181,17 @@ impl Coordinator {
             let epoch = self.last_epoch(&manifest);
             let finished = manifest.cut.as_ref().is_some_and(|cut| cut.finished);
             let last = finished || self.stop.is_some_and(|stop| epoch >= stop);
+            // What events asked for at the end of the input is applied to the tables too, and what is left of it is cleared.
+            let applied = !self.origin.start.erasing.applies.is_empty();
+            let again = finished && (applied || erasures::waits(&*self.tools.store)?);
             tracing::info!(number = manifest.number, epoch, last, "checkpoint committed");
-            control.broadcast(&Message::Committed(Committed { number: manifest.number, epoch, last, caught_up }));
+            control.broadcast(&Message::Committed(Committed {
+                number: manifest.number,
+                epoch,
+                last,
+                again,
+                caught_up,
+            }));
             self.origin.history.add(manifest);
             self.untidy = true;
         }
@@ -382,8 +394,12 @@ impl Keeper {
         let (tell, outcomes) = mpsc::channel();
         let thread = thread::spawn(move || {
             for (history, published) in received {
-                if tell.send(tidy(&*store, &history, (retention, generation), published)).is_err() {
+                if tell.send(tidy(&*store, history, (retention, generation), published)).is_err() {
                     return;
+                }
+                // The ids of who is erased for good; the next checkpoint brings another attempt.
+                if let Err(error) = erasures::settle(&*store) {
+                    tracing::warn!(error = chain(&error), "erasures are not settled for now");
                 }
             }
         });
@@ -421,16 +437,23 @@ impl Keeper {
 
 fn tidy(
     store: &dyn StateStore,
-    history: &History,
+    mut history: History,
     (retention, generation): (Retention, u64),
     published: Option<u64>,
 ) -> Result<Vec<u64>, StoreError> {
-    if let Some(merge) = mergeable(history, &store.base()?, retention, published) {
-        store.merge(&merge.deltas, merge.epoch)?;
+    let mut removed = Vec::new();
+    // An ended job takes no next checkpoint that would go on with it.
+    let times = if retention == Retention::LAST { 3 } else { 1 };
+    for _ in 0..times {
+        if let Some(merge) = mergeable(&history, &store.base()?, retention, published) {
+            store.merge(&merge.deltas, merge.epoch)?;
+        }
+        let removal = removable(&history, generation, retention, &store.files()?);
+        store.remove(&removal.manifests, &removal.files)?;
+        history.forget(&removal.manifests);
+        removed.extend(removal.manifests);
     }
-    let removal = removable(history, generation, retention, &store.files()?);
-    store.remove(&removal.manifests, &removal.files)?;
-    Ok(removal.manifests)
+    Ok(removed)
 }
 
 /// The wall clock in microseconds.

@@ -36,7 +36,7 @@ use std::{
         Arc, Barrier, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use whisperer_connectors::{
@@ -389,7 +389,9 @@ impl Run {
         let Start { run, generation, restored, .. } = origin.start.clone();
         self.outputs.open(&self.job, &Opening { run, generation, process: 0, fresh: restored.is_none() })?;
         recovery::recover_lakes(self, &origin)?;
+        let began = Instant::now();
         origin.start.erasing = erasures::apply(self, state, &origin)?;
+        origin.erasing_took = began.elapsed();
         Ok(Some(origin))
     }
 

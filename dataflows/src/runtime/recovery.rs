@@ -8,6 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{OnceLock, PoisonError},
+    time::Duration,
 };
 
 use whisperer_connectors::{
@@ -103,7 +104,7 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
     let start =
         Start { generation, claim: number, run: name, restored, finished, repeats, deliver_from, from, erasing };
     tracing::info!(generation, restored, "generation claimed");
-    Ok(Origin { header, history, start, cut })
+    Ok(Origin { header, history, start, cut, erasing_took: Duration::ZERO })
 }
 
 /// Rolls forward what the checkpoint says about files, and clears up after the generation before. Only the process that coordinates does so.
@@ -167,6 +168,10 @@ pub(super) fn restore(
     let restored_at = cut.as_ref().map(|cut| cut.positions.clone()).unwrap_or_default();
     setup.keys.suppress(of_entries(secret(store)?, &start.erasing.entries), restored_at);
     setup.settled = start.finished;
+    if start.erasing.applied().next().is_some() {
+        // So that what they have shown can go.
+        setup.keys.begin_views(&|table| table.column_index("user_id").is_some());
+    }
     let Some(cut) = cut else {
         // A cut before the first record: what sinks say then lets a crash before the first checkpoint repeat nothing.
         setup.cuts.borrow_mut().push_back(KeyedCut {
@@ -185,7 +190,7 @@ pub(super) fn restore(
     let watermark = setup.clocks.watermark();
     let mut loaded = Loaded { keys: &mut setup.keys, outputs: &mut setup.outputs };
     let full = loaded.load(store, &cut, (state, watermark), &|group| group % workers as u64 == worker as u64)?;
-    let removed = erase(&mut setup, start)?;
+    let removed = erase(&mut setup)?;
     if worker == 0 {
         setup.keys.add_counts(&counts::keyed(&cut.counts, &run.job.triggers));
     }
@@ -199,16 +204,13 @@ pub(super) fn restore(
     Ok(Restored { cut, positions, setup, full, removed })
 }
 
-/// Drops the states that this start erases. Views that show users begin anew, so that what they have shown can go.
-fn erase(setup: &mut KeyedSetup, start: &Start) -> Result<Vec<Removed>, RunError> {
+/// Drops the states that this start erases.
+fn erase(setup: &mut KeyedSetup) -> Result<Vec<Removed>, RunError> {
     let mut erased = KeyedOutputs::default();
     let removed = setup.keys.erase_restored(&mut erased)?;
     setup.taken_back = erased.facts;
     setup.outputs.stages.append(&mut erased.stages);
     setup.outputs.texts.append(&mut erased.texts);
-    if start.erasing.applied().next().is_some() {
-        setup.keys.begin_views(&|table| table.column_index("user_id").is_some());
-    }
     Ok(removed)
 }
 

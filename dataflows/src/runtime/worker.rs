@@ -14,7 +14,7 @@ use timely::{
     },
     worker::Worker,
 };
-use whisperer_connectors::format::Parser;
+use whisperer_connectors::{format::Parser, state::resolve::Retention};
 use whisperer_operators::{
     keyed::{ApplyKeyed, KeyedReport, KeyedSetup},
     views::{StageCounts, StageUpdate},
@@ -391,6 +391,7 @@ impl Running {
         }
         if committed.last {
             self.last = true;
+            self.again |= committed.again;
             self.finished = !self.stopping.get() && self.probe.done();
             self.end_stream();
         }
@@ -429,7 +430,8 @@ fn coordinator(worker: &Worker, shared: &Shared, state: &StateSettings) -> Optio
     let tools = Tools {
         store: state.store.clone(),
         lakes: lakes.collect::<BTreeMap<_, _>>(),
-        retention: state.retention,
+        // A job that had ended goes on to forget somebody: nothing comes after that.
+        retention: if origin.start.finished { Retention::LAST } else { state.retention },
         workers: worker.peers(),
         outboxes: shared.run.outputs.has_outboxes(),
         operations: shared.run.operations.clone(),

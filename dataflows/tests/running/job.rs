@@ -304,7 +304,8 @@ impl Job {
             let row: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
             row["decision_id"].as_str().expect("an id").to_owned()
         };
-        let mut ids: Vec<String> = text.lines().map(id).collect();
+        // An erasure leaves white space.
+        let mut ids: Vec<String> = text.lines().filter(|line| !line.trim().is_empty()).map(id).collect();
         ids.sort_unstable();
         ids
     }

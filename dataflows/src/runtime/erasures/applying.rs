@@ -48,6 +48,7 @@ pub(in crate::runtime) fn apply(run: &Run, state: &StateSettings, origin: &Origi
         log.applied = ControlLog::read(store)?.applied;
         tracing::info!(erasures = applies.len(), checkpoint, "erasures applied");
     }
+    let clears = !log.requests.is_empty();
     let users = log.requests.values().filter(|request| applies.contains(&request.id));
     let users = users.filter_map(|request| {
         let app = request.app.clone().or_else(|| run.job.intake.joins_applications().then(String::new));
@@ -58,6 +59,7 @@ pub(in crate::runtime) fn apply(run: &Run, state: &StateSettings, origin: &Origi
         corrections: log.corrections(checkpoint),
         entries: log.entries.into_values().collect(),
         applies,
+        clears,
     })
 }
 

@@ -35,7 +35,7 @@ use super::RunError;
 
 pub(super) use applying::{after_run, apply};
 pub(super) use matching::Matching;
-pub(super) use watch::Watch;
+pub(super) use watch::{Watch, waits};
 
 pub use receipt::{Receipt, Signed, Status, key_from_hex, receipts, settle, signing_key};
 
@@ -51,6 +51,8 @@ pub(super) struct Erasing {
     pub(super) entries: Vec<Entry>,
     /// Names of those that this start applies.
     pub(super) applies: BTreeSet<String>,
+    /// Whether there are erasures of which something is left: an ended job then takes one more checkpoint, after which nothing is.
+    pub(super) clears: bool,
     /// What the digests of the restored checkpoint count of rows that are gone.
     pub(super) corrections: BTreeMap<String, Digest>,
     /// Users whose rows are to go from changelogs, with their application.
@@ -114,9 +116,10 @@ impl ControlLog {
     }
 }
 
-/// Whether a job has erasures to apply before it can be said to have nothing left to do.
+/// Whether a job has erasures to apply, or something left of others, before it can be said to have nothing left to do.
 pub(super) fn are_due(store: &dyn StateStore, checkpoint: u64) -> Result<bool, RunError> {
-    Ok(!ControlLog::read(store)?.due(checkpoint).is_empty())
+    let log = ControlLog::read(store)?;
+    Ok(!log.requests.is_empty() || !log.due(checkpoint).is_empty())
 }
 
 /// Asks for an erasure. The job applies it soon if it runs, and else at its next start.

@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, fs::File, io::Read};
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
-use whisperer_connectors::{StateStore, state::load::read_history};
+use whisperer_connectors::{
+    StateStore,
+    state::{load::read_history, resolve::parse_delta_name},
+};
 use whisperer_schemas::{
     Micros,
     erasure::{ERASURE_VERSION, Subject},
@@ -116,6 +119,9 @@ pub fn receipts(
 /// # Errors
 /// What the store answers.
 pub fn settle(store: &dyn StateStore) -> Result<usize, RunError> {
+    if !store.control()?.iter().any(|name| name.starts_with(REQUEST)) {
+        return Ok(0);
+    }
     let log = ControlLog::read(store)?;
     let mut settled = Vec::new();
     for id in log.requests.keys() {
@@ -136,8 +142,9 @@ fn is_final(store: &dyn StateStore, log: &ControlLog, id: &str) -> Result<bool, 
         // One that cannot be read may hold anything.
         number <= applied.checkpoint && cut.unwrap_or(true)
     });
+    let before = |name: &String| parse_delta_name(name).is_some_and(|(epoch, _, _)| epoch < entry.before);
     let base = store.base()?.epoch;
-    Ok(!held && (base.0 == 0 || base >= entry.before))
+    Ok(!held && !store.files()?.iter().any(before) && (base.0 == 0 || base >= entry.before))
 }
 
 /// The key that receipts are signed with; made where there is none yet.

@@ -18,6 +18,9 @@ use super::{APPLIED, REQUEST};
 /// How often it is looked for requests: a listing of one folder.
 const EVERY: Duration = Duration::from_secs(1);
 
+/// How much longer a job works than it took to apply erasures, before it does so again: that reads all tables.
+const WORKED: u32 = 10;
+
 /// A thread that looks for requests which nobody has applied.
 pub(crate) struct Watch {
     found: Arc<AtomicBool>,
@@ -27,13 +30,15 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to look.
-    pub(crate) fn start(store: Arc<dyn StateStore>) -> Watch {
+    /// Begins to look; a job whose start took so long to apply erasures works ten times as long before it starts again.
+    pub(crate) fn start(store: Arc<dyn StateStore>, took: Duration) -> Watch {
         let (stop, stopped) = mpsc::channel::<()>();
         let found = Arc::new(AtomicBool::new(false));
         let tell = found.clone();
         let thread = thread::spawn(move || {
-            while stopped.recv_timeout(EVERY) == Err(RecvTimeoutError::Timeout) {
+            let mut pause = EVERY.max(WORKED * took);
+            while stopped.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+                pause = EVERY;
                 match waits(&*store) {
                     Ok(true) => return tell.store(true, Ordering::SeqCst),
                     Ok(false) => {}
@@ -59,7 +64,8 @@ impl Drop for Watch {
     }
 }
 
-fn waits(store: &dyn StateStore) -> Result<bool, StoreError> {
+/// Whether there are requests that nobody has applied.
+pub(crate) fn waits(store: &dyn StateStore) -> Result<bool, StoreError> {
     let names = store.control()?;
     let applied: BTreeSet<&str> = names.iter().filter_map(|name| name.strip_prefix(APPLIED)).collect();
     Ok(names.iter().filter_map(|name| name.strip_prefix(REQUEST)).any(|id| !applied.contains(id)))
