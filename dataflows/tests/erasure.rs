@@ -264,7 +264,7 @@ fn nothing_is_held_on_an_erased_user() {
 fn an_erasure_survives_crashes_between_its_steps() {
     // Goal: killed at each named point of an erasure, once and again, a job ends as one over a blanked log.
     let mut random = Random::new();
-    let proof = Proof::new(&mut random, 200);
+    let proof = Proof::new(&mut random, 400);
     let mut killed = 0;
     for point in ["control-written:9", "lake.erasing", "lake.renamed:2", "lake.erased"] {
         let job = Job::edited("killed", of_file);

@@ -386,9 +386,12 @@ impl Run {
             return Ok(None);
         }
         let mut origin = recovery::claim(self, state)?;
-        let Start { run, generation, restored, .. } = origin.start.clone();
+        let Start { run, generation, restored, finished, .. } = origin.start.clone();
+        if finished {
+            self.outputs.unfinish(&run)?;
+        }
         self.outputs.open(&self.job, &Opening { run, generation, process: 0, fresh: restored.is_none() })?;
-        recovery::recover_lakes(self, &origin)?;
+        recovery::recover_lakes(self, &*state.store, &origin)?;
         let began = Instant::now();
         origin.start.erasing = erasures::apply(self, state, &origin)?;
         origin.erasing_took = began.elapsed();

@@ -10,7 +10,7 @@ use whisperer_operators::job::CompiledJob;
 use whisperer_schemas::{Digest, Micros, TableSchema};
 use whisperer_sinks::{
     Existing, Lake, LakeOptions, MemoryTable, Ndjson, NdjsonLog, Removal, RunId, RunManifest, SinkError, StagedFile,
-    TableLog, TableSink, WrittenFile, manifest,
+    TableLog, TableSink, WrittenFile, durable, manifest,
 };
 
 use super::{
@@ -119,6 +119,12 @@ impl Outputs {
     pub(super) fn are_finished(&self, run: &str) -> bool {
         let roots: Vec<&PathBuf> = self.sinks.iter().filter_map(lake_of).map(|(root, _)| root).collect();
         !roots.is_empty() && roots.iter().all(|root| manifest::path(root, run).exists())
+    }
+
+    /// Takes back that the run is finished: an ended job goes on, and what its manifests say of it will change.
+    pub(super) fn unfinish(&self, run: &str) -> Result<(), SinkError> {
+        let roots = self.sinks.iter().filter_map(lake_of).map(|(root, _)| manifest::path(root, run));
+        roots.filter(|manifest| manifest.exists()).try_for_each(|manifest| durable::remove(&manifest))
     }
 
     /// Whether rows of some sink wait for checkpoints.

@@ -108,7 +108,8 @@ pub(super) fn claim(run: &Run, state: &StateSettings) -> Result<Origin, RunError
 }
 
 /// Rolls forward what the checkpoint says about files, and clears up after the generation before. Only the process that coordinates does so.
-pub(super) fn recover_lakes(run: &Run, origin: &Origin) -> Result<(), RunError> {
+pub(super) fn recover_lakes(run: &Run, store: &dyn StateStore, origin: &Origin) -> Result<(), RunError> {
+    let erased = erasures::were_applied(store, origin.start.restored.unwrap_or(0))?;
     for lake in run.outputs.lakes() {
         let cut = origin.cut.as_ref();
         let listed = cut.and_then(|cut| cut.staged.get(&lake.root().display().to_string()));
@@ -118,6 +119,7 @@ pub(super) fn recover_lakes(run: &Run, origin: &Origin) -> Result<(), RunError> 
             listed: &files,
             claimed: origin.start.claim,
             repeat_outputs: origin.start.repeats,
+            erased,
         })?;
     }
     Ok(())

@@ -38,6 +38,8 @@ pub struct Recovery<'a> {
     pub claimed: u64,
     /// Whether files of later checkpoints are removed, since their rows will be made once more; otherwise they are an error.
     pub repeat_outputs: bool,
+    /// Whether an erasure has been applied to the checkpoint: files that it lists may have given way to others, or to none.
+    pub erased: bool,
 }
 
 impl Lake {
@@ -81,7 +83,9 @@ impl Lake {
         let mut commits = self.commits();
         self.refuse_repeated(recovery)?;
         failpoint::pass("lake.recovering").map_err(io("recover", self.root()))?;
-        let files = self.listed(recovery.listed);
+        let mut files = self.listed(recovery.listed);
+        let is_there = |path: &Path| self.root().join(path).exists();
+        files.retain(|file| !recovery.erased || is_there(&file.staged) || is_there(&file.place));
         let publication = Publication::new(self.options.app(), recovery.claimed, self.options.log, files, Vec::new());
         publication.rename(self.root())?;
         self.retire_earlier()?;

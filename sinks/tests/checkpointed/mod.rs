@@ -100,7 +100,7 @@ impl Job {
             .map(|json| serde_json::from_str(json).expect("a staged file"))
             .collect();
         let checkpoint = from.map_or(0, |manifest| manifest.number);
-        lake.recover(&Recovery { checkpoint, listed: &listed, claimed, repeat_outputs }).map(|_| ())
+        lake.recover(&Recovery { checkpoint, listed: &listed, claimed, repeat_outputs, erased: false }).map(|_| ())
     }
 
     /// Writes `count` rows more on two workers and stages them for the next checkpoint.

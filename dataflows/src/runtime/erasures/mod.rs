@@ -122,6 +122,11 @@ pub(super) fn are_due(store: &dyn StateStore, checkpoint: u64) -> Result<bool, R
     Ok(!log.requests.is_empty() || !log.due(checkpoint).is_empty())
 }
 
+/// Whether an erasure was applied to a checkpoint, or to a later one: a crash has led back to it.
+pub(super) fn were_applied(store: &dyn StateStore, checkpoint: u64) -> Result<bool, RunError> {
+    Ok(ControlLog::read(store)?.applied.values().any(|applied| applied.checkpoint >= checkpoint))
+}
+
 /// Asks for an erasure. The job applies it soon if it runs, and else at its next start.
 ///
 /// # Errors
