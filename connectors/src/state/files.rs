@@ -47,9 +47,6 @@ pub(crate) fn create(disk: &dyn Disk, path: &Path) -> Result<Box<dyn DiskFile>, 
 /// Gives a synced file its name, for good.
 pub(crate) fn rename(disk: &dyn Disk, from: &Path, to: &Path) -> Result<(), StoreError> {
     disk.rename(from, to).map_err(io("rename into place", to))?;
-    if mutated("4") {
-        return Ok(());
-    }
     sync_folder(disk, folder_of(to))
 }
 
@@ -72,16 +69,14 @@ pub(crate) fn write_if_absent(disk: &dyn Disk, path: &Path, bytes: &[u8], writer
     let staged = unfinished(path, writer);
     let mut file = create(disk, &staged)?;
     file.write_all(bytes).map_err(io("write", &staged))?;
-    if !mutated("2") {
-        file.sync().map_err(io("sync", &staged))?;
-    }
+    file.sync().map_err(io("sync", &staged))?;
     drop(file);
     let created = match disk.link(&staged, path) {
         Ok(()) => true,
         Err(error) if error.kind() == ErrorKind::AlreadyExists => false,
         Err(error) => return Err(io("create", path)(error)),
     };
-    if created && !mutated("1") {
+    if created {
         sync_folder(disk, folder_of(path))?;
     }
     // The second name of what is safe already: a crash leaves it to the next cleaning.
@@ -117,9 +112,7 @@ pub(crate) fn write_delta(
         Ok(())
     });
     encoded.map_err(|error| error.store(name))?;
-    if !mutated("3") {
-        file.sync().map_err(io("sync", staged))?;
-    }
+    file.sync().map_err(io("sync", staged))?;
     Ok(checksum.facts(name, delta.epoch))
 }
 
@@ -280,8 +273,4 @@ fn unreadable(name: &str) -> impl FnOnce(SchemaError) -> StoreError {
         }
         error => damaged(name, error.to_string()),
     }
-}
-
-pub(crate) fn mutated(which: &str) -> bool {
-    std::env::var("MUTATE").is_ok_and(|m| m == which)
 }
