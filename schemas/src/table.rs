@@ -247,6 +247,11 @@ impl TableSchema {
         self.name.starts_with(VIEWS).then(|| self.column_index("_diff")).flatten()
     }
 
+    /// The places of the columns that hold ids of users: whoever is erased may stand in any of them.
+    pub fn user_columns(&self) -> impl Iterator<Item = usize> {
+        ["user_id", "canonical_id"].into_iter().filter_map(|name| self.column_index(name))
+    }
+
     /// The place of the column with this name.
     #[must_use]
     pub fn column_index(&self, name: &str) -> Option<usize> {

@@ -172,7 +172,7 @@ pub(super) fn restore(
     setup.settled = start.finished;
     if start.erasing.applied().next().is_some() {
         // So that what they have shown can go.
-        setup.keys.begin_views(&|table| table.column_index("user_id").is_some());
+        setup.keys.begin_views(&|table| table.user_columns().next().is_some());
     }
     let Some(cut) = cut else {
         // A cut before the first record: what sinks say then lets a crash before the first checkpoint repeat nothing.

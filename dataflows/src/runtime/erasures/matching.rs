@@ -1,5 +1,7 @@
 //! Which rows are of a person who was erased.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value as Json;
 use whisperer_schemas::{
     PartitionId, Position, Row, TableSchema,
@@ -37,12 +39,15 @@ impl Matching {
             let number = |name: &str| value(name).and_then(|value| value.as_int()).unwrap_or_default();
             let partition = PartitionId(number("partition") as u32);
             self.in_record(raw, Position { partition, offset: number("offset") as u64 }, each);
-        } else if let Some(user) = text("user_id") {
-            // What a view has shown until now is obsolete: it begins anew.
-            let is_view = schema.diff_index().is_some();
-            let app = text("user_app_id").or_else(|| text("app_id"));
-            let entries = self.erasures.of(app.unwrap_or_default(), user);
-            entries.filter(|entry| is_view || row.epoch < entry.before).for_each(each);
+            return;
+        }
+        // What a view has shown until now is obsolete: it begins anew.
+        let is_view = schema.diff_index().is_some();
+        let app = text("user_app_id").or_else(|| text("app_id")).unwrap_or_default();
+        // One who stands in two columns is one all the same.
+        let users: BTreeSet<&str> = schema.user_columns().filter_map(|at| row.values.get(at)?.as_text()).collect();
+        for user in users {
+            self.erasures.of(app, user).filter(|entry| is_view || row.epoch < entry.before).for_each(&mut *each);
         }
     }
 
@@ -104,7 +109,7 @@ fn strings(json: &Json, words: &mut Vec<String>) {
 mod tests {
     use std::collections::BTreeMap;
 
-    use whisperer_schemas::{Epoch, Value, erasure::Secret};
+    use whisperer_schemas::{Column, ColumnType, Epoch, Value, erasure::Secret};
 
     use super::*;
 
@@ -152,5 +157,28 @@ mod tests {
         assert!(matching(&["ann"]).goes(&schema, &row(4)) && !matching(&["web", "ann"]).goes(&schema, &row(4)));
         let line = |epoch| format!(r#"{{"app_id":"shop","user_id":"ann","_epoch":{epoch}}}"#);
         assert!(matching(&["ann"]).goes_line(line(4).as_bytes()) && !matching(&["ann"]).goes_line(line(5).as_bytes()));
+    }
+
+    #[test]
+    fn a_view_s_row_goes_by_any_id_that_it_shows() {
+        // Goal: who stands for a person, or is in a list, is found there, once, whenever the row was made; counts by group stay.
+        let text = |name: &str| Column::optional(name, ColumnType::Text, "", "");
+        let columns = ["app_id", "user_id", "canonical_id"].map(text);
+        let schema = TableSchema::view("identities", columns.into(), 2);
+        let row = |user: &str, canonical: &str| Row {
+            values: ["shop", user, canonical].map(Value::text).into(),
+            epoch: Epoch(9),
+            position: None,
+        };
+        let found = |row: &Row| {
+            let mut found = 0;
+            matching(&["shop", "ann"]).each(&schema, row, &mut |_| found += 1);
+            found
+        };
+        let rows = [row("ann", "phone"), row("phone", "ann"), row("ann", "ann"), row("bob", "phone")];
+        assert_eq!(rows.map(|row| found(&row)), [1, 1, 1, 0]);
+        let counts = TableSchema::view("by_app", vec![text("app_id")], 1);
+        let ann = Row { values: vec![Value::text("ann")], epoch: Epoch(1), position: None };
+        assert!(!matching(&["ann"]).goes(&counts, &ann));
     }
 }
