@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     env,
-    fs::{self, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -26,7 +26,8 @@ const CHECKPOINTS: u64 = 12;
 fn a_process_may_end_at_every_point() {
     // Goal: whichever step a crash comes in between, the next process goes on from the newest checkpoint, and what was acknowledged is
     // there. Method: this test binary again as a child, on one folder, told to abort at each point in turn, at its first, third and
-    // seventh passing; before it starts, every kept checkpoint is compared with what the child noted when it was taken.
+    // seventh passing; before it starts, every kept checkpoint is compared with what the child noted when it was taken, and every record of
+    // the control log with its name.
     let folder = tempfile::tempdir().unwrap();
     let mut ended = BTreeMap::<&str, u32>::new();
     for (at, point) in failpoint::POINTS.iter().enumerate() {
@@ -51,7 +52,7 @@ fn a_process_may_end_at_every_point() {
 fn child() {
     // Goal: a process for the test above. Method: a start, then checkpoints, noted before they are taken and once they are acknowledged.
     let Some(folder) = env::var_os(FOLDER).map(PathBuf::from) else { return };
-    let seed = env::var("WHISPERER_SEED").unwrap().parse().unwrap();
+    let seed: u64 = env::var("WHISPERER_SEED").unwrap().parse().unwrap();
     let mut random = Random(seed);
     let store = FolderStore::open(&folder.join("state"), Role::Coordinator).unwrap();
     let mut life = Life::default();
@@ -62,13 +63,19 @@ fn child() {
         note(&folder, "taken", number, life.states());
         assert!(life.try_checkpoint(&store).unwrap());
         note(&folder, "acknowledged", number, life.states());
+        let record = format!("entry-{seed}-{number}");
+        assert!(store.create_control(&record, record.as_bytes()).unwrap());
+        writeln!(log(&folder, "recorded"), "{record}").unwrap();
         life.try_tidy(&store).unwrap();
     }
 }
 
 fn note(folder: &Path, what: &str, number: u64, states: &Model) {
-    let mut notes = OpenOptions::new().create(true).append(true).open(folder.join(what)).unwrap();
-    writeln!(notes, "{number} {}", digest(states)).unwrap();
+    writeln!(log(folder, what), "{number} {}", digest(states)).unwrap();
+}
+
+fn log(folder: &Path, what: &str) -> File {
+    OpenOptions::new().create(true).append(true).open(folder.join(what)).unwrap()
 }
 
 fn digest(states: &Model) -> Digest {
@@ -99,6 +106,9 @@ fn check(folder: &Path) {
     let newest = history.live().first().copied();
     let last = acknowledged.keys().next_back().copied();
     assert!(newest >= last, "{newest:?} is there, {last:?} was acknowledged");
+    for record in fs::read_to_string(folder.join("recorded")).unwrap_or_default().lines() {
+        assert_eq!(store.read_control(record).unwrap().as_deref(), Some(record.as_bytes()), "{record}");
+    }
     for (number, _) in history.standings() {
         let Some(cut) = history.manifest(number).and_then(|manifest| manifest.cut.as_ref()) else { continue };
         let mut states = Model::new();
