@@ -17,7 +17,7 @@ fn topics_survive_crashes(delivery: &str) {
     let feed = broker.producer();
     feed.send(&events, &broker::events(40_000));
     feed.flush();
-    let wiring = Wiring { delivery, ..Wiring::default() };
+    let wiring = Wiring { delivery, views: true, ..Wiring::default() };
     let (undisturbed, topics) = job(&broker, &events, &wiring);
     undisturbed.finish(&["--until-end"]);
     let expected = Told::read(&broker, &topics);

@@ -73,9 +73,7 @@ pub struct Live {
 
 impl Live {
     pub fn start(broker: &Broker, events: &str, (delivery, properties): (&'static str, &str)) -> Live {
-        // Views wait for commits, and what those do without brokers is the other delivery's to show.
-        let without_views = delivery == "idempotent";
-        let (job, topics) = job(broker, events, &Wiring { delivery, source: SOURCE, properties, without_views });
+        let (job, topics) = job(broker, events, &Wiring { delivery, source: SOURCE, properties, views: false });
         let process = job.start(&["--workers", "2"], &[]);
         Live { delivery, job, topics, process }
     }
@@ -233,7 +231,7 @@ fn brokers_that_stay_away_end_the_job() {
     feed.send(&topic, first);
     feed.flush();
     let properties = "\"message.timeout.ms\" = \"1500\"\n\"transaction.timeout.ms\" = \"1500\"";
-    let wiring = Wiring { delivery, source: SOURCE, properties, without_views: true };
+    let wiring = Wiring { delivery, source: SOURCE, properties, views: false };
     let (job, topics) = job(&broker, &topic, &wiring);
     let path = job.folder().join("job.toml");
     let mut text = fs::read_to_string(&path).expect("the job");

@@ -50,13 +50,13 @@ pub struct Wiring<'a> {
     pub source: &'a str,
     /// Lines of every sink's `properties`.
     pub properties: &'a str,
-    /// Whether no view goes to a topic: those wait for commits, whatever the delivery.
-    pub without_views: bool,
+    /// Whether views go to topics too: they wait for commits, whatever the delivery.
+    pub views: bool,
 }
 
 /// The engagement job from `events` into topics of its own.
 pub fn job(broker: &Broker, events: &str, wiring: &Wiring<'_>) -> (Job, Topics) {
-    let topics = Topics::new(broker, !wiring.without_views);
+    let topics = Topics::new(broker, wiring.views);
     let Wiring { delivery, source, properties, .. } = wiring;
     let edited = Job::edited("topics", |text| {
         let (before, rest) = text.split_once("[source]").expect("a source");
@@ -113,9 +113,7 @@ impl Told {
         assert!(self.decisions == expected.decisions, "{what}: other decisions");
         assert!(self.profiles == expected.profiles, "{what}: another table of profiles");
         assert!(self.dead_letters == expected.dead_letters, "{what}: other dead letters");
-        if !self.views.is_empty() {
-            assert_eq!(self.views, expected.views, "{what}: other views");
-        }
+        assert_eq!(self.views, expected.views, "{what}: other views");
     }
 }
 
