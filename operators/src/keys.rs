@@ -12,6 +12,7 @@ mod codec;
 mod cold;
 mod counts;
 mod cuts;
+mod engine;
 mod erasure;
 mod expiry;
 mod links;
@@ -31,9 +32,8 @@ use whisperer_schemas::{
 };
 
 use crate::{
-    cells::{Cells, Layout, Touch},
+    cells::Touch,
     evaluate::Values,
-    features::CellsView,
     interner::Interner,
     job::CompiledJob,
     memo::Outcome,
@@ -52,6 +52,7 @@ pub use state::KeyState;
 pub use views::CHANGES_MAX;
 
 pub(crate) use codec::decode_cells;
+pub(crate) use engine::Engine;
 
 use cold::Cold;
 use cuts::Cuts;
@@ -116,29 +117,6 @@ pub struct Keys {
     /// Restored keys whose states an erasure covers.
     doomed: Vec<KeyHash>,
 }
-
-/// What is shared by all keys of a worker.
-#[derive(Debug)]
-pub(crate) struct Engine {
-    pub(crate) texts: Interner,
-    pub(crate) apps: Interner,
-    pub(crate) values: Values,
-    pub(crate) counts: Counts,
-    /// Triggers whose edge is set silently where a key has not been evaluated since the job changed, as bits.
-    silent: u64,
-    /// By trigger, until when it is suppressed because a window that it reads has not filled; empty where none is.
-    warming: Vec<Micros>,
-    starts: Vec<u32>,
-    /// The same of keys with many cells, by key: to walk those for every event would be most of its work.
-    kept_starts: HashMap<u32, Box<[u32]>>,
-    /// Texts that views know.
-    told: Told,
-    /// Links that keys have spoken of.
-    links: Links,
-}
-
-/// Words of cells from which on a key's starts are kept: a walk over fewer costs less than the memory.
-const KEPT_FROM: usize = 96;
 
 impl Keys {
     /// No keys yet.
@@ -592,39 +570,5 @@ impl Turn<'_> {
 
     fn next_evaluation(&self) -> Micros {
         self.job.asks.next_evaluation(self.engine.cells(self.job, self.state), self.state.times())
-    }
-}
-
-impl Engine {
-    fn find_starts(&mut self, layout: &Layout, at: u32, cells: &Cells) {
-        if cells.words().len() >= KEPT_FROM
-            && let Some(kept) = self.kept_starts.get(&at)
-        {
-            self.starts.clear();
-            self.starts.extend_from_slice(kept);
-        } else {
-            cells.starts(layout, &mut self.starts);
-        }
-    }
-
-    /// Keeps the starts, which are those of the key, if it has many cells. Every turn that changes cells ends here, so what is kept of a
-    /// key that has many is always up to date; of one that has had many it is not read.
-    fn keep_starts(&mut self, at: u32, cells: &Cells) {
-        if cells.words().len() >= KEPT_FROM {
-            let starts = &self.starts;
-            let kept = self.kept_starts.entry(at).or_insert_with(|| starts.as_slice().into());
-            kept.copy_from_slice(starts);
-        }
-    }
-
-    /// The cells of a key; the starts must be those of the key.
-    pub(crate) fn cells<'a>(&'a self, job: &'a CompiledJob, state: &'a KeyState) -> CellsView<'a> {
-        CellsView { words: state.cells.words(), starts: &self.starts, layout: &job.layout }
-    }
-
-    /// Reads features of a key as of `now`.
-    pub(crate) fn read(&mut self, job: &CompiledJob, features: &[usize], state: &KeyState, now: Micros) {
-        let cells = CellsView { words: state.cells.words(), starts: &self.starts, layout: &job.layout };
-        self.values.read(job, features, cells, now);
     }
 }

@@ -53,19 +53,34 @@ impl<'a> Identities<'a> {
         Ok(Identities { spec, each, said: Vec::new(), first_seen: BTreeMap::new() })
     }
 
+    /// The id of a user of an event's application.
+    fn id(&self, event: &Event, user: &str) -> Id {
+        match self.spec.entity {
+            Entity::AppUser => vec![event.app_id.clone(), user.to_owned()],
+            Entity::User => vec![user.to_owned()],
+        }
+    }
+
+    /// Forgets what an id has said, and that it was seen.
+    pub fn forget(&mut self, id: &Id) {
+        self.said.retain(|said| said.by != *id);
+        self.first_seen.remove(id);
+    }
+
+    /// Forgets the user of an event, who is a new one.
+    pub fn forget_user_of(&mut self, event: &Event) {
+        self.forget(&self.id(event, &event.user_id));
+    }
+
     /// Notes an event that is applied.
     pub fn apply(&mut self, event: &Event, pw: Micros, (partition, offset): (u32, u64)) -> Result<(), String> {
         let effect = event.time.max(pw);
-        let id = |user: &str| match self.spec.entity {
-            Entity::AppUser => vec![event.app_id.clone(), user.to_owned()],
-            Entity::User => vec![user.to_owned()],
-        };
-        let by = id(&event.user_id);
+        let by = self.id(event, &event.user_id);
         self.first_seen.entry(by.clone()).or_insert(effect);
         for (place, (_, other, unlinks)) in self.each.iter().enumerate().filter(|(_, of)| of.0 == event.event_type) {
             let Datum::Text(other) = expression::eval(other, Some(Type::Text), event)? else { continue };
             if !other.is_empty() && other != event.user_id {
-                let (by, of) = (by.clone(), id(&other));
+                let (by, of) = (by.clone(), self.id(event, &other));
                 self.said.push(Said { order: (effect, partition, offset, place), by, of, unlinks: *unlinks });
             }
         }

@@ -191,14 +191,15 @@ impl Run<'_> {
             return Ok(());
         }
         self.outcome.counts.accepted += 1;
-        self.identities.apply(event, pw, place)?;
         if event.time < pw {
             self.outcome.counts.late += 1;
+            self.identities.apply(event, pw, place)?;
             self.views.apply(&mut key.seen, event)?;
             return key.apply(self.plan, event);
         }
         self.fire_until(key, event.time)?;
         self.begin_anew(key, event, pw)?;
+        self.identities.apply(event, pw, place)?;
         self.views.apply(&mut key.seen, event)?;
         key.apply(self.plan, event)?;
         let now = key.clock;
@@ -228,8 +229,9 @@ impl Run<'_> {
     }
 
     /// The event finds a new user where the state has expired before it.
-    fn begin_anew(&self, key: &mut Key, event: &Event, pw: Micros) -> Result<(), String> {
+    fn begin_anew(&mut self, key: &mut Key, event: &Event, pw: Micros) -> Result<(), String> {
         if key.expired {
+            self.identities.forget_user_of(event);
             *key = Key { floor: pw, ..Key::new(self.plan, event, self.views.seen(event)?) };
         }
         Ok(())
@@ -290,6 +292,7 @@ impl Run<'_> {
         for (ids, mut key) in std::mem::take(&mut self.keys) {
             self.fire_until(&mut key, end)?;
             if key.expired {
+                self.identities.forget(&ids);
                 continue;
             }
             self.outcome.profiles.push(rows::profile(self.plan, &key, end, true)?);
